@@ -1,0 +1,273 @@
+#include "tierpool/pool/block_allocator.hpp"
+
+#include <algorithm>
+#include <array>
+#include <new>
+
+#include "tierpool/base/choice.hpp"
+
+namespace tierpool {
+namespace {
+
+constexpr std::array<std::string_view, 3> kPlacementNames = {"good-fit", "best-fit", "first-fit"};
+
+// A power of two, so that vectors double in step with their own growth.
+constexpr std::size_t kFirstNodes = 64;
+
+}  // namespace
+
+std::string_view to_string(Placement placement) noexcept {
+  return kPlacementNames[static_cast<std::size_t>(placement)];
+}
+
+Placement parse_placement(std::string_view name) {
+  return static_cast<Placement>(index_of_choice("placement", name, kPlacementNames));
+}
+
+const std::vector<std::string_view>& placement_names() {
+  static const std::vector<std::string_view> names(kPlacementNames.begin(), kPlacementNames.end());
+  return names;
+}
+
+BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement)
+    : capacity_units_(capacity_bytes / kUnitBytes), placement_(placement), bins_(nodes_), tree_(nodes_) {
+  nodes_.reserve(kFirstNodes);
+  generations_.reserve(kFirstNodes);
+  if (capacity_units_ == 0) {
+    return;
+  }
+  if (placement_ == Placement::first_fit) {
+    tree_.reserve(kFirstNodes);
+  }
+  const std::uint32_t node = new_node();
+  nodes_[node].size_units = capacity_units_;
+  insert_free(node);
+}
+
+bool BlockAllocator::reserve_nodes(std::size_t count) noexcept {
+  if (spare_count_ + (nodes_.capacity() - nodes_.size()) >= count) [[likely]] {
+    return true;
+  }
+  const std::size_t wanted = 2 * nodes_.capacity();
+  if (wanted >= kNoNode) {
+    return false;
+  }
+  try {
+    if (placement_ == Placement::first_fit) {
+      tree_.reserve(wanted);
+    }
+    generations_.reserve(wanted);
+    nodes_.reserve(wanted);
+  } catch (const std::bad_alloc&) {
+    return false;  // no room to remember a block is no room for the block
+  }
+  return true;
+}
+
+std::uint32_t BlockAllocator::new_node() noexcept {
+  if (spare_node_ != kNoNode) {
+    const std::uint32_t node = spare_node_;
+    spare_node_ = nodes_[node].next;
+    --spare_count_;
+    nodes_[node] = BlockNode{};
+    return node;
+  }
+  nodes_.emplace_back();
+  generations_.push_back(0);
+  return static_cast<std::uint32_t>(nodes_.size() - 1);
+}
+
+void BlockAllocator::recycle_node(std::uint32_t node) noexcept {
+  nodes_[node].size_units = 0;
+  nodes_[node].next = spare_node_;
+  spare_node_ = node;
+  ++spare_count_;
+}
+
+std::uint32_t BlockAllocator::find_free(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
+  switch (placement_) {
+    case Placement::good_fit:
+      return bins_.find_good_fit(units, alignment_units);
+    case Placement::best_fit:
+      return bins_.find_best_fit(units, alignment_units);
+    case Placement::first_fit:
+      return tree_.find_first_fit(units, alignment_units);
+  }
+  return kNoNode;
+}
+
+void BlockAllocator::insert_free(std::uint32_t node) noexcept {
+  ++free_count_;
+  if (placement_ == Placement::first_fit) {
+    tree_.insert(node);
+  } else {
+    bins_.insert(node);
+  }
+}
+
+void BlockAllocator::remove_free(std::uint32_t node) noexcept {
+  --free_count_;
+  if (placement_ == Placement::first_fit) {
+    tree_.remove(node);
+  } else {
+    bins_.remove(node);
+  }
+}
+
+std::uint32_t BlockAllocator::split(std::uint32_t node, std::uint64_t head_units) noexcept {
+  const std::uint32_t tail = new_node();
+  BlockNode& head_block = nodes_[node];
+  BlockNode& tail_block = nodes_[tail];
+  tail_block.offset_units = head_block.offset_units + head_units;
+  tail_block.size_units = head_block.size_units - head_units;
+  tail_block.previous = node;
+  tail_block.next = head_block.next;
+  if (tail_block.next != kNoNode) {
+    nodes_[tail_block.next].previous = tail;
+  }
+  head_block.size_units = head_units;
+  head_block.next = tail;
+  return tail;
+}
+
+void BlockAllocator::absorb_next(std::uint32_t node) noexcept {
+  const std::uint32_t absorbed = nodes_[node].next;
+  nodes_[node].size_units += nodes_[absorbed].size_units;
+  nodes_[node].next = nodes_[absorbed].next;
+  if (nodes_[node].next != kNoNode) {
+    nodes_[nodes_[node].next].previous = node;
+  }
+  recycle_node(absorbed);
+}
+
+Block BlockAllocator::block_at(std::uint32_t node) const noexcept {
+  return {nodes_[node].offset_units * kUnitBytes, nodes_[node].size_units * kUnitBytes, node, generations_[node]};
+}
+
+Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept {
+  const std::uint64_t units = bytes == 0 ? 1 : (bytes - 1) / kUnitBytes + 1;
+  const std::uint64_t alignment_units = std::max<std::uint64_t>(alignment_bytes / kUnitBytes, 1);
+  if (units > capacity_units_ || !reserve_nodes(2)) {
+    return {};
+  }
+  std::uint32_t node = find_free(units, alignment_units);
+  if (node == kNoNode) {
+    return {};
+  }
+  remove_free(node);
+  const std::uint64_t gap_units = nodes_[node].fit(units, alignment_units) - nodes_[node].offset_units;
+  if (gap_units != 0) {
+    const std::uint32_t gap = node;
+    node = split(node, gap_units);
+    insert_free(gap);
+  }
+  if (nodes_[node].size_units != units) {
+    insert_free(split(node, units));
+  }
+  ++generations_[node];
+  used_units_ += units;
+  ++live_count_;
+  return block_at(node);
+}
+
+std::uint64_t BlockAllocator::free(std::uint32_t node, std::uint32_t generation) noexcept {
+  if (!is_live(node, generation)) {
+    return 0;
+  }
+  const std::uint64_t units = nodes_[node].size_units;
+  ++generations_[node];
+  used_units_ -= units;
+  --live_count_;
+  const std::uint32_t next = nodes_[node].next;
+  if (next != kNoNode && !is_used(next)) {
+    remove_free(next);
+    absorb_next(node);
+  }
+  const std::uint32_t previous = nodes_[node].previous;
+  if (previous != kNoNode && !is_used(previous)) {
+    remove_free(previous);
+    absorb_next(previous);
+    node = previous;
+  }
+  insert_free(node);
+  return units * kUnitBytes;
+}
+
+Block BlockAllocator::find(std::uint32_t node, std::uint64_t offset_bytes) const noexcept {
+  if (node >= nodes_.size() || !is_used(node) || nodes_[node].offset_units * kUnitBytes != offset_bytes) {
+    return {};
+  }
+  return block_at(node);
+}
+
+std::vector<Block> BlockAllocator::take_free_blocks(std::uint64_t min_bytes) {
+  std::vector<Block> taken;
+  taken.reserve(free_count_);
+  if (nodes_.empty()) {
+    return taken;
+  }
+  for (std::uint32_t node = 0; node != kNoNode; node = nodes_[node].next) {
+    if (is_used(node) || nodes_[node].size_units * kUnitBytes < min_bytes) {
+      continue;
+    }
+    remove_free(node);
+    ++generations_[node];
+    used_units_ += nodes_[node].size_units;
+    ++live_count_;
+    taken.push_back(block_at(node));
+  }
+  return taken;
+}
+
+std::uint64_t BlockAllocator::largest_free_upper_bound_bytes() const noexcept {
+  const std::uint64_t units =
+      placement_ == Placement::first_fit ? tree_.largest_units() : bins_.largest_upper_bound_units();
+  return std::min(units, capacity_units_ - used_units_) * kUnitBytes;
+}
+
+std::uint64_t BlockAllocator::largest_free_bytes() const noexcept {
+  return (placement_ == Placement::first_fit ? tree_.largest_units() : bins_.largest_units()) * kUnitBytes;
+}
+
+std::string BlockAllocator::find_inconsistency() const {
+  std::uint64_t expected_offset = 0;
+  std::uint64_t used = 0;
+  std::uint64_t live = 0;
+  std::uint64_t free_blocks = 0;
+  std::uint64_t largest = 0;
+  std::uint32_t previous = kNoNode;
+  for (std::uint32_t node = nodes_.empty() ? kNoNode : 0; node != kNoNode; node = nodes_[node].next) {
+    const BlockNode& block = nodes_[node];
+    const std::string where = " at offset " + std::to_string(block.offset_units * kUnitBytes);
+    if (block.offset_units != expected_offset || block.size_units == 0) {
+      return "blocks do not tile the heap" + where;
+    }
+    if (block.previous != previous) {
+      return "broken neighbour link" + where;
+    }
+    if (is_used(node)) {
+      used += block.size_units;
+      ++live;
+    } else {
+      if (previous != kNoNode && !is_used(previous)) {
+        return "two free neighbours were not joined" + where;
+      }
+      ++free_blocks;
+      largest = std::max(largest, block.size_units);
+    }
+    expected_offset += block.size_units;
+    previous = node;
+  }
+  if (expected_offset != capacity_units_) {
+    return "blocks do not cover the heap";
+  }
+  if (used != used_units_ || live != live_count_ || free_blocks != free_count_) {
+    return "counters do not match the blocks";
+  }
+  if (largest_free_bytes() != largest * kUnitBytes || largest_free_upper_bound_bytes() < largest * kUnitBytes) {
+    return "the free index does not know the largest free block";
+  }
+  return {};
+}
+
+}  // namespace tierpool

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "tierpool/pool/memory_pool.hpp"
+
+namespace tierpool {
+
+/// Owns one allocation and keeps its pool alive; gives the memory back when it goes. Not thread-safe by itself, but
+/// may be destroyed on any thread.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(std::shared_ptr<MemoryPool> pool, const Allocation& allocation) noexcept
+      : pool_(std::move(pool)), allocation_(allocation) {}
+  Buffer(Buffer&& other) noexcept
+      : pool_(std::move(other.pool_)), allocation_(std::exchange(other.allocation_, Allocation{})) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    if (this != &other) {
+      release();
+      pool_ = std::move(other.pool_);
+      allocation_ = std::exchange(other.allocation_, Allocation{});
+    }
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { release(); }
+
+  /// Gives the memory back now; does nothing when it has gone already.
+  void release() noexcept {
+    if (allocation_) {
+      static_cast<void>(pool_->release(std::exchange(allocation_, Allocation{})));
+    }
+  }
+
+  /// Whether there is memory here.
+  explicit operator bool() const noexcept { return static_cast<bool>(allocation_); }
+  [[nodiscard]] const Allocation& allocation() const noexcept { return allocation_; }
+  [[nodiscard]] const std::shared_ptr<MemoryPool>& pool() const noexcept { return pool_; }
+
+ private:
+  std::shared_ptr<MemoryPool> pool_;
+  Allocation allocation_;
+};
+
+}  // namespace tierpool

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "tierpool/device/device.hpp"
+
+namespace tierpool {
+
+/// Which granules of a reservation have physical memory behind them, and the only caller of commit and decommit.
+///
+/// All calls may run concurrently. commit() and decommit_inside() block on the device under a mutex of their own, which
+/// serialises exactly these device calls and is never taken on the hot path.
+class CommitMap {
+ public:
+  /// The first `capacity_bytes` of the reservation are in use; both outlive this object.
+  CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes);
+
+  /// Whether the whole range is committed. No lock.
+  [[nodiscard]] bool covers(std::uint64_t offset_bytes, std::uint64_t bytes) const noexcept;
+  /// Commits what is missing of the range and returns how many bytes that was; `complete` is false when the device ran
+  /// out of memory on the way. What a failing device call may have left behind is given back.
+  std::uint64_t commit(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept;
+  /// Decommits the granules that lie wholly inside the range, which no one else may use meanwhile; a granule cut off by
+  /// the end of the capacity counts as whole. Returns the bytes given back; `refused` tells that the device kept some.
+  std::uint64_t decommit_inside(std::uint64_t offset_bytes, std::uint64_t bytes, bool& refused) noexcept;
+
+  /// Bytes of the capacity with physical memory behind them.
+  [[nodiscard]] std::uint64_t committed_bytes() const noexcept;
+  [[nodiscard]] std::uint64_t granularity_bytes() const noexcept { return granularity_bytes_; }
+
+  /// Held over fork, so that the child finds the map in a known state.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
+ private:
+  [[nodiscard]] bool is_committed(std::uint64_t granule) const noexcept;
+  void set(std::uint64_t first_granule, std::uint64_t count, bool committed) noexcept;
+  /// The end of the run of granules from `granule` on, below `end`, whose state is `committed`.
+  [[nodiscard]] std::uint64_t run_end(std::uint64_t granule, std::uint64_t end, bool committed) const noexcept;
+
+  Device& device_;
+  const std::uint64_t base_address_;
+  const std::uint64_t capacity_bytes_;
+  const std::uint64_t granularity_bytes_;
+  const std::uint64_t granule_count_;
+  std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
+  std::atomic<std::uint64_t> committed_count_{0};
+  std::mutex mutex_;
+};
+
+}  // namespace tierpool

@@ -1,0 +1,111 @@
+#include "tierpool/pool/fallback_allocations.hpp"
+
+#include <limits>
+#include <new>
+
+#include "tierpool/base/bytes.hpp"
+
+namespace tierpool {
+
+bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_bytes, bool counted) noexcept {
+  if (request.requested_bytes > std::numeric_limits<std::uint64_t>::max() / 2) {
+    return false;
+  }
+  const std::uint64_t block_bytes = align_up(request.requested_bytes == 0 ? 1 : request.requested_bytes, kUnitBytes);
+  const DirectAllocation direct = device_.allocate_direct(block_bytes, alignment_bytes);
+  if (!direct) {
+    return false;
+  }
+  request.address = direct.address;
+  request.block_bytes = block_bytes;
+  request.dirty_bytes = direct.zeroed ? 0 : block_bytes;
+  request.heap_index = kNoHeap;
+  request.node = kNoNode;
+  try {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    request.generation = next_generation_++;
+    records_.emplace(request.address, Record{block_bytes, alignment_bytes, request.generation, request.holder});
+    live_count_.fetch_add(1, std::memory_order_release);
+    if (counted) {
+      add_exhaustion();
+      counters_.count_allocation(request, track_statistics_);
+    }
+  } catch (const std::bad_alloc&) {
+    device_.free_direct(direct.address, block_bytes, alignment_bytes);
+    request.address = 0;
+    return false;  // no room to remember an allocation is no room for it
+  }
+  return true;
+}
+
+void FallbackAllocations::count_exhaustion() noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  add_exhaustion();
+}
+
+void FallbackAllocations::count(const Allocation& allocation) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  add_exhaustion();
+  counters_.count_allocation(allocation, track_statistics_);
+}
+
+bool FallbackAllocations::remove(const Allocation& allocation, bool counted) noexcept {
+  Record record;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = records_.find(allocation.address);
+    if (found == records_.end() || found->second.generation != allocation.generation) {
+      return false;
+    }
+    record = found->second;
+    records_.erase(found);
+    live_count_.fetch_sub(1, std::memory_order_release);
+    if (counted) {
+      counters_.count_deallocation(allocation, track_statistics_);
+    }
+  }
+  device_.free_direct(allocation.address, record.block_bytes, record.alignment_bytes);
+  return true;
+}
+
+void FallbackAllocations::undo(const Allocation& allocation) noexcept {
+  static_cast<void>(remove(allocation, false));
+  count_exhaustion();
+}
+
+bool FallbackAllocations::release(const Allocation& allocation) noexcept { return remove(allocation, true); }
+
+Allocation FallbackAllocations::find_array(std::uint64_t address) noexcept {
+  if (live_count_.load(std::memory_order_acquire) == 0) {
+    return {};
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = records_.find(address);
+  if (found == records_.end() || found->second.holder != Holder::array) {
+    return {};
+  }
+  Allocation allocation;
+  allocation.address = address;
+  allocation.requested_bytes = allocation.block_bytes = allocation.dirty_bytes = found->second.block_bytes;
+  allocation.generation = found->second.generation;
+  allocation.holder = Holder::array;
+  return allocation;
+}
+
+FallbackStatistics FallbackAllocations::statistics() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  FallbackStatistics statistics{counters_, exhaustion_events_ - exhaustion_baseline_};
+  statistics.counters.allocations -= baseline_.allocations;
+  statistics.counters.deallocations -= baseline_.deallocations;
+  statistics.counters.requested_bytes -= baseline_.requested_bytes;
+  return statistics;
+}
+
+void FallbackAllocations::reset_statistics() noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  baseline_ = counters_;
+  exhaustion_baseline_ = exhaustion_events_;
+  counters_.largest_request_bytes = 0;
+}
+
+}  // namespace tierpool

@@ -1,0 +1,119 @@
+#include "tierpool/pool/free_tree.hpp"
+
+#include <algorithm>
+
+namespace tierpool {
+
+void FreeTree::reserve(std::size_t node_count) {
+  if (largest_.size() < node_count) {
+    largest_.resize(std::max(node_count, 2 * largest_.size()));
+  }
+}
+
+std::uint32_t FreeTree::priority(std::uint32_t node) noexcept {
+  // The finaliser of MurmurHash3 (Appleby, public domain): neighbours in index become unrelated in priority.
+  std::uint32_t hash = node + 1;
+  hash = (hash ^ (hash >> 16)) * 0x85ebca6bU;
+  hash = (hash ^ (hash >> 13)) * 0xc2b2ae35U;
+  return hash ^ (hash >> 16);
+}
+
+void FreeTree::update(std::uint32_t node) noexcept {
+  const BlockNode& block = nodes_[node];
+  largest_[node] =
+      std::max({block.size_units, largest_below(block.free_left), largest_below(block.free_right)});
+}
+
+void FreeTree::split(std::uint32_t node, std::uint64_t offset_units, std::uint32_t& lower,
+                     std::uint32_t& upper) noexcept {
+  if (node == kNoNode) {
+    lower = upper = kNoNode;
+    return;
+  }
+  // Written through locals: the outputs may be this very node's links.
+  std::uint32_t rest = kNoNode;
+  if (nodes_[node].offset_units < offset_units) {
+    std::uint32_t right = kNoNode;
+    split(nodes_[node].free_right, offset_units, right, rest);
+    nodes_[node].free_right = right;
+    lower = node;
+    upper = rest;
+  } else {
+    std::uint32_t left = kNoNode;
+    split(nodes_[node].free_left, offset_units, rest, left);
+    nodes_[node].free_left = left;
+    lower = rest;
+    upper = node;
+  }
+  update(node);
+}
+
+std::uint32_t FreeTree::join(std::uint32_t lower, std::uint32_t upper) noexcept {
+  if (lower == kNoNode) {
+    return upper;
+  }
+  if (upper == kNoNode) {
+    return lower;
+  }
+  if (priority(lower) > priority(upper)) {
+    nodes_[lower].free_right = join(nodes_[lower].free_right, upper);
+    update(lower);
+    return lower;
+  }
+  nodes_[upper].free_left = join(lower, nodes_[upper].free_left);
+  update(upper);
+  return upper;
+}
+
+std::uint32_t FreeTree::inserted(std::uint32_t root, std::uint32_t node) noexcept {
+  if (root == kNoNode || priority(node) > priority(root)) {
+    std::uint32_t lower = kNoNode;
+    std::uint32_t upper = kNoNode;
+    split(root, nodes_[node].offset_units, lower, upper);
+    nodes_[node].free_left = lower;
+    nodes_[node].free_right = upper;
+    update(node);
+    return node;
+  }
+  if (nodes_[node].offset_units < nodes_[root].offset_units) {
+    nodes_[root].free_left = inserted(nodes_[root].free_left, node);
+  } else {
+    nodes_[root].free_right = inserted(nodes_[root].free_right, node);
+  }
+  update(root);
+  return root;
+}
+
+std::uint32_t FreeTree::removed(std::uint32_t root, std::uint32_t node) noexcept {
+  if (root == node) {
+    return join(nodes_[node].free_left, nodes_[node].free_right);
+  }
+  if (nodes_[node].offset_units < nodes_[root].offset_units) {
+    nodes_[root].free_left = removed(nodes_[root].free_left, node);
+  } else {
+    nodes_[root].free_right = removed(nodes_[root].free_right, node);
+  }
+  update(root);
+  return root;
+}
+
+void FreeTree::insert(std::uint32_t node) noexcept { root_ = inserted(root_, node); }
+
+void FreeTree::remove(std::uint32_t node) noexcept { root_ = removed(root_, node); }
+
+std::uint32_t FreeTree::first_fit(std::uint32_t root, std::uint64_t units,
+                                  std::uint64_t alignment_units) const noexcept {
+  if (largest_below(root) < units) {
+    return kNoNode;
+  }
+  const std::uint32_t lower = first_fit(nodes_[root].free_left, units, alignment_units);
+  if (lower != kNoNode) {
+    return lower;
+  }
+  if (nodes_[root].fits(units, alignment_units)) {
+    return root;
+  }
+  return first_fit(nodes_[root].free_right, units, alignment_units);
+}
+
+}  // namespace tierpool

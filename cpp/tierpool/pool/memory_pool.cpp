@@ -1,0 +1,546 @@
+#include "tierpool/pool/memory_pool.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <new>
+#include <stdexcept>
+
+#include "tierpool/base/errors.hpp"
+#include "tierpool/base/logging.hpp"
+#include "tierpool/base/memory_size.hpp"
+
+namespace tierpool {
+namespace {
+
+constexpr std::int64_t kExhaustionLogIntervalNs = 1'000'000'000;
+constexpr std::uint64_t kWarmupStepBytes = 64 * kMiB;
+// A request is tried on this many heaps without an allocation of its own; more heaps take a vector.
+constexpr std::size_t kInlineHeaps = 32;
+
+std::int64_t now_ns() noexcept {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+std::uint64_t block_bytes_for(std::uint64_t bytes) noexcept {
+  return bytes > UINT64_MAX - kUnitBytes ? UINT64_MAX : align_up(std::max<std::uint64_t>(bytes, 1), kUnitBytes);
+}
+
+PoolConfig validated(const PoolConfig& config, const Device& device) {
+  config.validate(device);
+  return config;
+}
+
+/// Makes the epoch odd for as long as it lives.
+class Trimming {
+ public:
+  explicit Trimming(std::atomic<std::uint64_t>& epoch) noexcept : epoch_(epoch) { epoch_.fetch_add(1); }
+  ~Trimming() { epoch_.fetch_add(1); }
+  Trimming(const Trimming&) = delete;
+  Trimming& operator=(const Trimming&) = delete;
+
+ private:
+  std::atomic<std::uint64_t>& epoch_;
+};
+
+[[noreturn]] void throw_not_built(const PoolConfig& config, const Device& device, const std::exception& reason) {
+  log(LogLevel::error, "MetalMemoryPool: Failed to create MTLHeap (out of memory)");
+  throw InitializationError(std::to_string(config.num_heaps) + " heaps of " +
+                            format_memory_size(config.heap_size_bytes) + " on device '" + device.name() +
+                            "': " + reason.what() + "; reduce num_heaps, heap_size_mb or warmup_sizes");
+}
+
+std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, UsedBytes& used) {
+  std::vector<std::unique_ptr<Heap>> heaps;
+  if (!config.enabled) {
+    return heaps;
+  }
+  const std::uint64_t capacity_bytes = align_up(config.heap_size_bytes, kUnitBytes);
+  try {
+    heaps.reserve(config.num_heaps);
+    for (std::uint32_t index = 0; index < config.num_heaps; ++index) {
+      const Heap::Options options{index, capacity_bytes, config.placement, config.track_statistics};
+      heaps.push_back(std::make_unique<Heap>(device, used, options));
+    }
+  } catch (const std::exception& error) {
+    throw_not_built(config, device, error);
+  }
+  return heaps;
+}
+
+}  // namespace
+
+MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
+    : config_(validated(config, *device)),
+      device_(std::move(device)),
+      heap_size_bytes_(align_up(config.heap_size_bytes, kUnitBytes)),
+      heaps_(make_heaps(config_, *device_, used_)),
+      fallbacks_(*device_, config.track_statistics),
+      fork_handler_(ForkHandler::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
+  if (heaps_.empty() || config_.warmup_bytes.empty()) {
+    return;
+  }
+  try {
+    warm_up(config_.warmup_bytes);
+  } catch (const std::exception& error) {
+    throw_not_built(config_, *device_, error);
+  }
+}
+
+MemoryPool::~MemoryPool() = default;
+
+void MemoryPool::before_fork() {
+  trim_mutex_.lock();
+  for (const auto& heap : heaps_) {
+    heap->lock_commits();
+  }
+  for (const auto& heap : heaps_) {
+    heap->lock();
+  }
+  fallbacks_.lock();
+  origins_mutex_.lock();
+}
+
+void MemoryPool::after_fork() {
+  origins_mutex_.unlock();
+  fallbacks_.unlock();
+  for (const auto& heap : heaps_) {
+    heap->unlock();
+    heap->unlock_commits();
+  }
+  trim_mutex_.unlock();
+}
+
+bool MemoryPool::reserve_limit(std::uint64_t block_bytes) noexcept {
+  if (!config_.max_bytes) {
+    return true;
+  }
+  std::uint64_t current = limited_bytes_.load(std::memory_order_relaxed);
+  do {
+    if (block_bytes > *config_.max_bytes || current > *config_.max_bytes - block_bytes) {
+      return false;
+    }
+  } while (!limited_bytes_.compare_exchange_weak(current, current + block_bytes, std::memory_order_relaxed));
+  return true;
+}
+
+void MemoryPool::return_limit(std::uint64_t block_bytes) noexcept {
+  if (config_.max_bytes) {
+    limited_bytes_.fetch_sub(block_bytes, std::memory_order_relaxed);
+  }
+}
+
+AllocationOutcome MemoryPool::try_heaps(const AllocationRequest& request, bool counted,
+                                        Allocation& allocation) noexcept {
+  const std::uint64_t bytes = block_bytes_for(request.bytes);
+  if (heaps_.empty() || bytes > heap_size_bytes_) {
+    return AllocationOutcome::out_of_memory;
+  }
+  std::array<HeapView, kInlineHeaps> inline_views;
+  std::array<std::uint32_t, kInlineHeaps> inline_order;
+  std::vector<HeapView> more_views;
+  std::vector<std::uint32_t> more_order;
+  std::span<HeapView> views(inline_views);
+  std::span<std::uint32_t> order(inline_order);
+  if (heaps_.size() > kInlineHeaps) {
+    try {
+      more_views.resize(heaps_.size());
+      more_order.resize(heaps_.size());
+    } catch (const std::bad_alloc&) {
+      return AllocationOutcome::out_of_memory;
+    }
+    views = more_views;
+    order = more_order;
+  }
+  for (std::size_t index = 0; index < heaps_.size(); ++index) {
+    views[index] = heaps_[index]->view();
+  }
+  const std::uint64_t turn = turn_.fetch_add(1, std::memory_order_relaxed);
+  const std::size_t count = order_heaps(config_.strategy, views.first(heaps_.size()), bytes, turn, order);
+  const Heap::TakeOptions options{request.alignment_bytes, request.may_block, counted};
+  for (std::size_t step = 0; step < count; ++step) {
+    switch (heaps_[order[step]]->take(allocation, options)) {
+      case Heap::TakeResult::taken:
+        return AllocationOutcome::served;
+      case Heap::TakeResult::needs_commit:
+        turn_.fetch_sub(1, std::memory_order_relaxed);  // the caller comes again, for the same heap
+        return AllocationOutcome::would_block;
+      case Heap::TakeResult::full:
+        break;
+    }
+  }
+  return AllocationOutcome::out_of_memory;
+}
+
+AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, bool counted,
+                                               Allocation& allocation) noexcept {
+  const std::uint64_t epoch = trim_epoch_.load(std::memory_order_acquire);
+  const AllocationOutcome outcome = try_heaps(request, counted, allocation);
+  const bool was_trimming = epoch % 2 != 0 || trim_epoch_.load(std::memory_order_acquire) != epoch;
+  if (outcome != AllocationOutcome::out_of_memory || !was_trimming || request.bytes > heap_size_bytes_) {
+    return outcome;
+  }
+  if (!request.may_block) {
+    return AllocationOutcome::would_block;
+  }
+  const std::lock_guard<std::mutex> no_trim(trim_mutex_);
+  return try_heaps(request, counted, allocation);
+}
+
+AllocationOutcome MemoryPool::serve(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept {
+  if (is_closed()) {
+    return AllocationOutcome::closed;
+  }
+  allocation = Allocation{};
+  allocation.requested_bytes = request.bytes;
+  allocation.holder = request.holder;
+  const std::uint64_t block_bytes = block_bytes_for(request.bytes);
+  if (!reserve_limit(block_bytes)) {
+    fallbacks_.count_exhaustion();
+    return AllocationOutcome::over_limit;
+  }
+  AllocationOutcome outcome = serve_from_heaps(request, counted, allocation);
+  if (outcome == AllocationOutcome::served) {
+    return outcome;
+  }
+  const bool falls_back =
+      !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
+  if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
+    return_limit(block_bytes);
+    return AllocationOutcome::would_block;
+  }
+  if (is_closed()) {  // while this request was on its way, which is why the heaps refused it
+    return_limit(block_bytes);
+    return AllocationOutcome::closed;
+  }
+  if (falls_back && fallbacks_.take(allocation, request.alignment_bytes, counted)) {
+    outcome = AllocationOutcome::served;
+  } else {
+    return_limit(block_bytes);
+    fallbacks_.count_exhaustion();
+  }
+  if (!request.heaps_only && config_.enabled) {
+    log_exhaustion(request.bytes, falls_back);
+  }
+  return outcome;
+}
+
+AllocationOutcome MemoryPool::serve(const AllocationRequest& request, Allocation& allocation) noexcept {
+  return serve(request, true, allocation);
+}
+
+void MemoryPool::log_exhaustion(std::uint64_t bytes, bool falls_back) noexcept {
+  if (!config_.log_exhaustion) {
+    return;
+  }
+  const std::int64_t now = now_ns();
+  std::int64_t due = next_exhaustion_log_ns_.load(std::memory_order_relaxed);
+  if (now < due || !next_exhaustion_log_ns_.compare_exchange_strong(due, now + kExhaustionLogIntervalNs)) {
+    return;
+  }
+  try {
+    const std::string size = format_memory_size(bytes);
+    log(LogLevel::warning, "MetalMemoryPool: Heap exhausted for " + size + " allocation" +
+                               (falls_back ? ", falling back to device allocation" : ""));
+    log(LogLevel::info, "MetalMemoryPool: Consider increasing heap_size_mb or num_heaps");
+    if (exhaustion_was_logged_.exchange(true)) {
+      log(LogLevel::warning,
+          "MetalMemoryPool: Fallback allocation count: " + std::to_string(fallbacks_.statistics().counters.allocations));
+    }
+  } catch (const std::bad_alloc&) {
+    log(LogLevel::warning, "MetalMemoryPool: Heap exhausted, and no memory left to say for which size");
+  }
+}
+
+void MemoryPool::check_alignment(std::uint64_t alignment_bytes) const {
+  const std::uint64_t limit = std::min(device_->max_alignment_bytes(), device_->granularity_bytes());
+  if (!is_power_of_two(alignment_bytes) || alignment_bytes > limit) {
+    throw std::invalid_argument("alignment must be a power of two up to " + std::to_string(limit) + ", got " +
+                                std::to_string(alignment_bytes) + "; 256 is the default");
+  }
+}
+
+void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) const {
+  if (outcome == AllocationOutcome::closed) {
+    throw PoolClosedError("cannot allocate " + std::to_string(bytes) +
+                          " bytes: the pool is closed; create a new MemoryPool");
+  }
+  const PoolStatistics now = statistics();
+  const OutOfMemoryError::Details details{bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()};
+  std::array<char, 16> percent{};
+  std::snprintf(percent.data(), percent.size(), "%.1f%%", 100 * details.fragmentation);
+  std::string message = "out of memory: requested " + std::to_string(bytes) + " bytes (" + format_memory_size(bytes) +
+                        "), largest free block " + format_memory_size(details.largest_free_bytes) + ", free " +
+                        format_memory_size(details.free_bytes) + ", fragmentation " + percent.data();
+  if (outcome == AllocationOutcome::over_limit) {
+    message += "; " + format_memory_size(now.used_bytes + now.fallback_used_bytes) + " of max_bytes " +
+               format_memory_size(*config_.max_bytes) + " are in use: raise max_bytes or release buffers";
+  } else if (bytes > heap_size_bytes_) {
+    message += "; no heap can hold it: set heap_size_mb above the request";
+  } else {
+    message += "; increase heap_size_mb or num_heaps, or release buffers";
+  }
+  if (outcome == AllocationOutcome::out_of_memory) {
+    message += config_.on_exhaustion == OnExhaustion::raise
+                   ? ", or set on_exhaustion='fallback'"
+                   : " (device '" + device_->name() + "' could not serve it directly either)";
+  }
+  throw OutOfMemoryError(message, details);
+}
+
+Allocation MemoryPool::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {
+  check_alignment(alignment_bytes);
+  Allocation allocation;
+  const AllocationOutcome outcome = serve({.bytes = bytes, .alignment_bytes = alignment_bytes}, allocation);
+  if (outcome != AllocationOutcome::served) {
+    throw_failure(outcome, bytes);
+  }
+  return allocation;
+}
+
+std::optional<Allocation> MemoryPool::try_allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {
+  check_alignment(alignment_bytes);
+  Allocation allocation;
+  const AllocationOutcome outcome =
+      serve({.bytes = bytes, .alignment_bytes = alignment_bytes, .heaps_only = true}, allocation);
+  if (outcome == AllocationOutcome::closed) {
+    throw_failure(outcome, bytes);
+  }
+  return outcome == AllocationOutcome::served ? std::optional(allocation) : std::nullopt;
+}
+
+std::vector<Allocation> MemoryPool::allocate_batch(std::span<const std::uint64_t> sizes) {
+  std::vector<Allocation> batch;
+  batch.reserve(sizes.size());
+  for (const std::uint64_t bytes : sizes) {
+    Allocation allocation;
+    const AllocationOutcome outcome = serve({.bytes = bytes}, false, allocation);
+    if (outcome != AllocationOutcome::served) {
+      std::for_each(batch.rbegin(), batch.rend(), [this](const Allocation& taken) { undo(taken); });
+      throw_failure(outcome, bytes);
+    }
+    batch.push_back(allocation);
+  }
+  for (const Allocation& allocation : batch) {
+    count(allocation);
+  }
+  return batch;
+}
+
+void MemoryPool::count(const Allocation& allocation) noexcept {
+  if (allocation.is_fallback()) {
+    fallbacks_.count(allocation);
+  } else {
+    heaps_[allocation.heap_index]->count(allocation);
+  }
+}
+
+void MemoryPool::undo(const Allocation& allocation) noexcept {
+  if (allocation.is_fallback()) {
+    fallbacks_.undo(allocation);
+  } else {
+    heaps_[allocation.heap_index]->undo(allocation);
+  }
+  return_limit(allocation.block_bytes);
+}
+
+bool MemoryPool::release(const Allocation& allocation) noexcept {
+  if (!allocation.is_fallback() && allocation.heap_index >= heaps_.size()) {
+    return false;
+  }
+  // Before the memory goes: its address may be someone else's right after.
+  forget_origin(allocation);
+  const bool released = allocation.is_fallback() ? fallbacks_.release(allocation)
+                                                 : heaps_[allocation.heap_index]->release(allocation);
+  if (released) {
+    return_limit(allocation.block_bytes);
+  }
+  return released;
+}
+
+Allocation MemoryPool::find_array(std::uint64_t address) noexcept {
+  for (const auto& heap : heaps_) {
+    if (heap->contains(address)) {
+      return heap->find_array(address);
+    }
+  }
+  return fallbacks_.find_array(address);
+}
+
+void MemoryPool::set_origin(const Allocation& allocation, std::string origin) {
+  if (config_.track_origins) {
+    const std::lock_guard<std::mutex> lock(origins_mutex_);
+    origins_.insert_or_assign(allocation.address, Origin{allocation.node, allocation.generation, std::move(origin)});
+  }
+}
+
+void MemoryPool::forget_origin(const Allocation& allocation) noexcept {
+  if (config_.track_origins) {
+    const std::lock_guard<std::mutex> lock(origins_mutex_);
+    const auto found = origins_.find(allocation.address);
+    // A stale handle must not wipe out the origin of whoever has its address now.
+    if (found != origins_.end() && found->second.node == allocation.node &&
+        found->second.generation == allocation.generation) {
+      origins_.erase(found);
+    }
+  }
+}
+
+std::uint64_t MemoryPool::warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes) const {
+  std::uint64_t together = 0;
+  std::uint64_t largest = 0;
+  for (const std::uint64_t bytes : sizes_bytes) {
+    if (bytes > heap_size_bytes_) {
+      log(config_.warmup_is_default ? LogLevel::info : LogLevel::warning,
+          "MetalMemoryPool: Warmup size " + format_memory_size(bytes) + " exceeds heap size " +
+              format_memory_size(heap_size_bytes_) + ", skipped");
+      continue;
+    }
+    largest = std::max(largest, bytes);
+    const std::uint64_t block_bytes = block_bytes_for(bytes);
+    if (block_bytes <= heap_size_bytes_ - together) {
+      together += block_bytes;
+    }
+  }
+  return std::max(together, largest);
+}
+
+WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress) {
+  if (is_closed()) {
+    throw PoolClosedError("cannot warm up: the pool is closed; create a new MemoryPool");
+  }
+  const auto start = std::chrono::steady_clock::now();
+  WarmupReport report;
+  const std::uint64_t heap_bytes = warm_bytes_per_heap(sizes_bytes);
+  const std::uint64_t total_bytes = heap_bytes * heaps_.size();
+  for (const auto& heap : heaps_) {
+    for (std::uint64_t offset = 0; offset < heap_bytes; offset += kWarmupStepBytes) {
+      const std::uint64_t step = std::min(kWarmupStepBytes, heap_bytes - offset);
+      bool complete = false;
+      report.committed_bytes += heap->warm_up(offset, step, complete);
+      if (!complete) {
+        throw_failure(is_closed() ? AllocationOutcome::closed : AllocationOutcome::out_of_memory, heap_bytes);
+      }
+      report.warm_bytes += step;
+      if (progress) {
+        progress(report.warm_bytes, total_bytes);
+      }
+    }
+  }
+  report.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+std::uint64_t MemoryPool::trim() {
+  bool refused = false;
+  std::uint64_t given_back = 0;
+  {
+    const std::lock_guard<std::mutex> lock(trim_mutex_);
+    const Trimming trimming(trim_epoch_);
+    for (const auto& heap : heaps_) {
+      given_back += heap->trim(refused);
+    }
+  }
+  if (refused) {
+    log(LogLevel::warning, "MetalMemoryPool: Device '" + device_->name() + "' kept some memory that trim gave back");
+  }
+  return given_back;
+}
+
+void MemoryPool::close() {
+  if (closed_.exchange(true, std::memory_order_acq_rel)) {
+    return;
+  }
+  for (const auto& heap : heaps_) {
+    heap->close();
+  }
+  log_leaks();
+}
+
+void MemoryPool::log_leaks() {
+  AllocationCounters live = fallbacks_.statistics().counters;
+  for (const auto& heap : heaps_) {
+    const HeapStatistics statistics = heap->statistics();
+    live.live_buffers += statistics.counters.live_buffers;
+    live.live_arrays += statistics.counters.live_arrays;
+    live.live_bytes += statistics.counters.live_bytes;
+    live.live_array_bytes += statistics.counters.live_array_bytes;
+  }
+  if (live.live_arrays != 0) {
+    log(LogLevel::info, "MetalMemoryPool: Closed with " + std::to_string(live.live_arrays) +
+                            " live arrays of " + format_memory_size(live.live_array_bytes) +
+                            "; each keeps its memory until it goes");
+  }
+  if (live.live_buffers == 0) {
+    return;
+  }
+  const PoolStatistics now = statistics();
+  log(LogLevel::error, "MetalMemoryPool: Memory leak detected!");
+  log(LogLevel::error, "MetalMemoryPool: Acquired: " + std::to_string(now.total_allocations) +
+                           ", Released: " + std::to_string(now.total_deallocations) +
+                           ", Leaked: " + std::to_string(live.live_buffers) + " buffers");
+  log(LogLevel::error, "MetalMemoryPool: Leaked: " + format_memory_size(live.live_bytes - live.live_array_bytes) +
+                           (config_.track_origins ? "" : "; set track_origins=True to see where they were allocated"));
+  std::vector<std::string> origins;
+  {
+    const std::lock_guard<std::mutex> lock(origins_mutex_);
+    for (const auto& [address, origin] : origins_) {
+      origins.push_back(origin.text);
+    }
+  }
+  std::sort(origins.begin(), origins.end());
+  for (const std::string& origin : origins) {
+    log(LogLevel::error, "MetalMemoryPool: Leaked: allocated at " + origin);
+  }
+}
+
+std::vector<HeapStatistics> MemoryPool::heaps() const {
+  std::vector<HeapStatistics> all;
+  all.reserve(heaps_.size());
+  for (const auto& heap : heaps_) {
+    all.push_back(heap->statistics());
+  }
+  return all;
+}
+
+PoolStatistics MemoryPool::statistics() const {
+  PoolStatistics total;
+  const auto add_counters = [&total](const AllocationCounters& counters) {
+    total.total_allocations += counters.allocations;
+    total.total_deallocations += counters.deallocations;
+    total.active_allocations += counters.live();
+    total.active_arrays += counters.live_arrays;
+    total.requested_bytes += counters.requested_bytes;
+    total.largest_allocation_bytes = std::max(total.largest_allocation_bytes, counters.largest_request_bytes);
+  };
+  const FallbackStatistics fallback = fallbacks_.statistics();
+  add_counters(fallback.counters);
+  total.fallback_allocations = fallback.counters.allocations;
+  total.fallback_used_bytes = fallback.counters.live_bytes;
+  total.exhaustion_events = fallback.exhaustion_events;
+  for (const auto& heap : heaps_) {
+    const HeapStatistics one = heap->statistics();
+    add_counters(one.counters);
+    total.active_heaps += one.counters.live() != 0 ? 1 : 0;
+    total.capacity_bytes += one.capacity_bytes;
+    total.committed_bytes += one.committed_bytes;
+    total.free_bytes += one.free_bytes;
+    total.contiguous_free_bytes += one.largest_free_bytes;
+    total.largest_free_bytes = std::max(total.largest_free_bytes, one.largest_free_bytes);
+  }
+  total.total_heaps = heaps_.size();
+  total.used_bytes = used_.used();
+  total.peak_used_bytes = std::max(used_.peak(), total.used_bytes);
+  return total;
+}
+
+void MemoryPool::reset_statistics() noexcept {
+  for (const auto& heap : heaps_) {
+    heap->reset_statistics();
+  }
+  fallbacks_.reset_statistics();
+  used_.reset_peak();
+}
+
+}  // namespace tierpool

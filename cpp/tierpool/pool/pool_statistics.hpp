@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tierpool/pool/allocation.hpp"
+
+namespace tierpool {
+
+/// Counts of what was handed out and what came back. Written under the lock of the heap or fallback they belong to.
+struct AllocationCounters {
+  std::uint64_t allocations = 0;
+  std::uint64_t deallocations = 0;
+  std::uint64_t requested_bytes = 0;
+  std::uint64_t largest_request_bytes = 0;  ///< since reset
+  std::uint64_t live_buffers = 0;
+  std::uint64_t live_arrays = 0;
+  std::uint64_t live_bytes = 0;        ///< block bytes of both
+  std::uint64_t live_array_bytes = 0;  ///< of these, the arrays'
+
+  void count_allocation(const Allocation& allocation, bool track_events) noexcept;
+  void count_deallocation(const Allocation& allocation, bool track_events) noexcept;
+  [[nodiscard]] std::uint64_t live() const noexcept { return live_buffers + live_arrays; }
+};
+
+/// One heap at one moment.
+struct HeapStatistics {
+  std::uint32_t index = 0;
+  std::uint64_t capacity_bytes = 0;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t peak_used_bytes = 0;
+  std::uint64_t free_bytes = 0;
+  std::uint64_t largest_free_bytes = 0;
+  std::uint64_t committed_bytes = 0;
+  std::uint64_t free_block_count = 0;
+  AllocationCounters counters;  ///< events since reset
+
+  [[nodiscard]] double utilization() const noexcept;
+  /// 1 - largest free block / free bytes; 0 when nothing is free.
+  [[nodiscard]] double fragmentation() const noexcept;
+};
+
+/// One pool at one moment: integers here, every ratio derived below and nowhere else.
+///
+/// With no call in flight every field is exact. A snapshot under load never goes backwards or negative, and
+/// used <= peak <= capacity holds.
+struct PoolStatistics {
+  std::uint64_t total_allocations = 0;
+  std::uint64_t total_deallocations = 0;
+  std::uint64_t fallback_allocations = 0;
+  std::uint64_t exhaustion_events = 0;
+  std::uint64_t active_allocations = 0;
+  std::uint64_t active_arrays = 0;  ///< of the active allocations, those that are NumPy arrays
+  std::uint64_t requested_bytes = 0;
+  std::uint64_t largest_allocation_bytes = 0;
+  std::uint64_t total_heaps = 0;
+  std::uint64_t active_heaps = 0;
+  std::uint64_t capacity_bytes = 0;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t peak_used_bytes = 0;
+  std::uint64_t fallback_used_bytes = 0;
+  std::uint64_t committed_bytes = 0;
+  std::uint64_t cached_bytes = 0;
+  std::uint64_t free_bytes = 0;
+  std::uint64_t largest_free_bytes = 0;
+  std::uint64_t contiguous_free_bytes = 0;  ///< sum over the heaps of the largest free block
+
+  [[nodiscard]] std::uint64_t available_count() const noexcept { return total_heaps - active_heaps; }
+  /// Share of allocations that heaps served; 0 when there were none.
+  [[nodiscard]] double hit_rate() const noexcept;
+  /// Share of allocations the device served; 0 when there were none.
+  [[nodiscard]] double fallback_rate() const noexcept;
+  [[nodiscard]] double utilization() const noexcept;
+  /// Share of the free bytes outside the largest free block of their heap; 0 when nothing is free.
+  [[nodiscard]] double fragmentation() const noexcept;
+  [[nodiscard]] double average_allocation_bytes() const noexcept;
+};
+
+/// One verdict on a pool's statistics, with what to do about it.
+struct Finding {
+  std::string metric;   ///< "hit_rate", "utilization" or "fallback_rate"
+  double value = 0.0;
+  std::string verdict;  ///< the guide's word: "excellent" ... "poor", "over-provisioned" ... "critical"
+  std::string advice;
+};
+
+/// Judges hit rate, utilization and fallback rate, in this order. Without an allocation only utilization is judged.
+[[nodiscard]] std::vector<Finding> diagnose(const PoolStatistics& statistics);
+
+}  // namespace tierpool
