@@ -1,6 +1,7 @@
 #include "tierpool/base/logging.hpp"
 
 // The only place that includes spdlog: it costs seconds of compile time wherever it appears.
+#include <spdlog/details/console_globals.h>
 #include <spdlog/details/null_mutex.h>
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
@@ -8,6 +9,8 @@
 
 #include <memory>
 #include <utility>
+
+#include "tierpool/base/fork_handler.hpp"
 
 namespace tierpool {
 namespace {
@@ -56,6 +59,11 @@ spdlog::logger& logger() {
   static auto* instance = [] {
     auto* created = new spdlog::logger("tierpool", std::make_shared<spdlog::sinks::stderr_sink_mt>());
     created->set_level(spdlog::level::debug);
+    // The default sink's mutex, so that the child of a fork does not find it held.
+    static auto* fork_handler = new ForkHandler(
+        ForkHandler::log, [] { spdlog::details::console_mutex::mutex().lock(); },
+        [] { spdlog::details::console_mutex::mutex().unlock(); });
+    static_cast<void>(fork_handler);
     return created;
   }();
   return *instance;

@@ -60,8 +60,15 @@ std::uint64_t map_aligned(std::uint64_t bytes, std::uint64_t alignment, int extr
   }
   const std::uint64_t first = address_of(mapping);
   const std::uint64_t address = align_up(first, alignment);
-  unmap(first, address - first);
-  unmap(address + bytes, slack - (address - first));
+  const std::uint64_t head = address - first;
+  const bool cut = (head == 0 || munmap(mapping, head) == 0) &&
+                   (slack == head || munmap(pointer_at(address + bytes), slack - head) == 0);
+  if (!cut) {
+    // Cutting takes one more entry in the process's table of mappings; without one, nothing of it is kept.
+    munmap(mapping, bytes + slack);
+    errno = ENOMEM;
+    return 0;
+  }
   return address;
 }
 
@@ -123,7 +130,8 @@ Reservation HostDevice::reserve(std::uint64_t bytes) {
   if (address == 0) {
     const std::string reason = std::generic_category().message(errno);
     throw DeviceError("Cannot reserve " + format_memory_size(bytes) + " of host addresses: " + reason +
-                      "; use smaller or fewer heaps, or raise the limit on virtual memory (ulimit -v)");
+                      "; use smaller or fewer heaps, or raise the limit on virtual memory (ulimit -v) or on "
+                      "mappings (vm.max_map_count)");
   }
   // Once for the whole range: asked at each commit, it would split the mapping and lock out other threads' faults.
   advise_huge_pages(address, rounded_bytes);

@@ -25,8 +25,8 @@ void FreeBins::insert(std::uint32_t node) noexcept {
   level_bits_ |= std::uint64_t{1} << level;
 }
 
-void FreeBins::remove(std::uint32_t node) noexcept {
-  const BlockNode& removed = nodes_[node];
+void FreeBins::unlink(std::uint32_t node, std::uint32_t bin) noexcept {
+  const BlockNode &removed = nodes_[node];
   if (removed.free_right != kNoNode) {
     nodes_[removed.free_right].free_left = removed.free_left;
   }
@@ -34,7 +34,6 @@ void FreeBins::remove(std::uint32_t node) noexcept {
     nodes_[removed.free_left].free_right = removed.free_right;
     return;
   }
-  const std::uint32_t bin = bin_of(removed.size_units);
   heads_[bin] = removed.free_right;
   if (removed.free_right == kNoNode) {
     const std::uint32_t level = bin >> kSubBinBits;
@@ -45,14 +44,24 @@ void FreeBins::remove(std::uint32_t node) noexcept {
   }
 }
 
+void FreeBins::resize(std::uint32_t node, std::uint64_t old_units) noexcept {
+  const std::uint32_t old_bin = bin_of(old_units);
+  if (old_bin != bin_of(nodes_[node].size_units)) {
+    unlink(node, old_bin);
+    insert(node);
+  }
+}
+
 std::uint32_t FreeBins::next_bin(std::uint32_t bin) const noexcept {
   if (bin >= kNoBin) {
     return kNoBin;
   }
   std::uint32_t level = bin >> kSubBinBits;
-  const std::uint32_t same_level = sub_bin_bits_[level] & (~0U << (bin & (kSubBins - 1)));
+  const std::uint32_t same_level =
+      sub_bin_bits_[level] & (~0U << (bin & (kSubBins - 1)));
   if (same_level != 0) {
-    return level * kSubBins + static_cast<std::uint32_t>(std::countr_zero(same_level));
+    return level * kSubBins +
+           static_cast<std::uint32_t>(std::countr_zero(same_level));
   }
   // Two shifts: one by level + 1 would be undefined for the last level.
   const std::uint64_t higher = (level_bits_ >> level >> 1) << level << 1;
@@ -60,20 +69,25 @@ std::uint32_t FreeBins::next_bin(std::uint32_t bin) const noexcept {
     return kNoBin;
   }
   level = static_cast<std::uint32_t>(std::countr_zero(higher));
-  return level * kSubBins + static_cast<std::uint32_t>(std::countr_zero(sub_bin_bits_[level]));
+  return level * kSubBins +
+         static_cast<std::uint32_t>(std::countr_zero(sub_bin_bits_[level]));
 }
 
 std::uint32_t FreeBins::top_bin() const noexcept {
   if (level_bits_ == 0) {
     return kNoBin;
   }
-  const auto level = static_cast<std::uint32_t>(std::bit_width(level_bits_)) - 1;
-  return level * kSubBins + static_cast<std::uint32_t>(std::bit_width(sub_bin_bits_[level])) - 1;
+  const auto level =
+      static_cast<std::uint32_t>(std::bit_width(level_bits_)) - 1;
+  return level * kSubBins +
+         static_cast<std::uint32_t>(std::bit_width(sub_bin_bits_[level])) - 1;
 }
 
-std::uint32_t FreeBins::scan(std::uint32_t bin, std::uint64_t units, std::uint64_t alignment_units,
+std::uint32_t FreeBins::scan(std::uint32_t bin, std::uint64_t units,
+                             std::uint64_t alignment_units,
                              int limit) const noexcept {
-  for (std::uint32_t node = heads_[bin]; node != kNoNode && limit > 0; node = nodes_[node].free_right, --limit) {
+  for (std::uint32_t node = heads_[bin]; node != kNoNode && limit > 0;
+       node = nodes_[node].free_right, --limit) {
     if (nodes_[node].fits(units, alignment_units)) {
       return node;
     }
@@ -81,11 +95,14 @@ std::uint32_t FreeBins::scan(std::uint32_t bin, std::uint64_t units, std::uint64
   return kNoNode;
 }
 
-std::uint32_t FreeBins::find_good_fit(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
+std::uint32_t
+FreeBins::find_good_fit(std::uint64_t units,
+                        std::uint64_t alignment_units) const noexcept {
   const std::uint32_t own_bin = bin_of(units);
   // Every block above this bin fits, whatever its offset.
   const std::uint32_t last_doubtful_bin = bin_of(units + alignment_units - 1);
-  for (std::uint32_t bin = next_bin(own_bin); bin != kNoBin; bin = next_bin(bin + 1)) {
+  for (std::uint32_t bin = next_bin(own_bin); bin != kNoBin;
+       bin = next_bin(bin + 1)) {
     if (bin > last_doubtful_bin) {
       return heads_[bin];
     }
@@ -94,8 +111,10 @@ std::uint32_t FreeBins::find_good_fit(std::uint64_t units, std::uint64_t alignme
       return node;
     }
   }
-  for (std::uint32_t bin = next_bin(own_bin); bin <= last_doubtful_bin; bin = next_bin(bin + 1)) {
-    const std::uint32_t node = scan(bin, units, alignment_units, std::numeric_limits<int>::max());
+  for (std::uint32_t bin = next_bin(own_bin); bin <= last_doubtful_bin;
+       bin = next_bin(bin + 1)) {
+    const std::uint32_t node =
+        scan(bin, units, alignment_units, std::numeric_limits<int>::max());
     if (node != kNoNode) {
       return node;
     }
@@ -103,24 +122,30 @@ std::uint32_t FreeBins::find_good_fit(std::uint64_t units, std::uint64_t alignme
   return kNoNode;
 }
 
-std::uint32_t FreeBins::smallest_in(std::uint32_t bin, std::uint64_t units,
-                                    std::uint64_t alignment_units) const noexcept {
+std::uint32_t
+FreeBins::smallest_in(std::uint32_t bin, std::uint64_t units,
+                      std::uint64_t alignment_units) const noexcept {
   std::uint32_t best = kNoNode;
-  for (std::uint32_t node = heads_[bin]; node != kNoNode; node = nodes_[node].free_right) {
-    const BlockNode& candidate = nodes_[node];
+  for (std::uint32_t node = heads_[bin]; node != kNoNode;
+       node = nodes_[node].free_right) {
+    const BlockNode &candidate = nodes_[node];
     if (!candidate.fits(units, alignment_units)) {
       continue;
     }
     if (best == kNoNode || candidate.size_units < nodes_[best].size_units ||
-        (candidate.size_units == nodes_[best].size_units && candidate.offset_units < nodes_[best].offset_units)) {
+        (candidate.size_units == nodes_[best].size_units &&
+         candidate.offset_units < nodes_[best].offset_units)) {
       best = node;
     }
   }
   return best;
 }
 
-std::uint32_t FreeBins::find_best_fit(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
-  for (std::uint32_t bin = next_bin(bin_of(units)); bin != kNoBin; bin = next_bin(bin + 1)) {
+std::uint32_t
+FreeBins::find_best_fit(std::uint64_t units,
+                        std::uint64_t alignment_units) const noexcept {
+  for (std::uint32_t bin = next_bin(bin_of(units)); bin != kNoBin;
+       bin = next_bin(bin + 1)) {
     const std::uint32_t node = smallest_in(bin, units, alignment_units);
     if (node != kNoNode) {
       return node;
@@ -138,11 +163,12 @@ std::uint64_t FreeBins::largest_units() const noexcept {
   const std::uint32_t bin = top_bin();
   std::uint64_t largest = 0;
   if (bin != kNoBin) {
-    for (std::uint32_t node = heads_[bin]; node != kNoNode; node = nodes_[node].free_right) {
+    for (std::uint32_t node = heads_[bin]; node != kNoNode;
+         node = nodes_[node].free_right) {
       largest = std::max(largest, nodes_[node].size_units);
     }
   }
   return largest;
 }
 
-}  // namespace tierpool
+} // namespace tierpool

@@ -28,23 +28,16 @@ void UsedBytes::reset_peak() noexcept {
 }
 
 Heap::Heap(Device& device, UsedBytes& used, const Options& options)
-    : device_(device),
-      used_(used),
+    : used_(used),
       index_(options.index),
       capacity_bytes_(options.capacity_bytes),
       track_statistics_(options.track_statistics),
       array_nodes_(options.capacity_bytes / kUnitBytes),
-      reservation_(device.reserve(options.capacity_bytes)),
-      commits_(device, reservation_, options.capacity_bytes),
+      reservation_(device, options.capacity_bytes),
+      commits_(device, reservation_.get(), options.capacity_bytes),
       blocks_(options.capacity_bytes, options.placement),
       written_end_bytes_(device.commits_zeroed() ? 0 : options.capacity_bytes) {
   publish_view();
-}
-
-Heap::~Heap() {
-  if (!reservation_ended_) {
-    device_.release(reservation_);
-  }
 }
 
 void Heap::publish_view() noexcept {
@@ -59,7 +52,7 @@ HeapView Heap::view() const noexcept {
 
 void Heap::hand_out(const Block& block, Allocation& request) noexcept {
   const std::uint64_t end_bytes = block.offset_bytes + block.size_bytes;
-  request.address = reservation_.address + block.offset_bytes;
+  request.address = reservation_.address() + block.offset_bytes;
   request.block_bytes = block.size_bytes;
   request.dirty_bytes = std::clamp(written_end_bytes_, block.offset_bytes, end_bytes) - block.offset_bytes;
   request.heap_index = index_;
@@ -102,6 +95,7 @@ Heap::TakeResult Heap::take(Allocation& request, const TakeOptions& options) noe
   commits_.commit(offset_of(request), request.block_bytes, complete);
   if (!complete) {
     undo(request);
+    request.address = 0;
     return TakeResult::full;
   }
   if (options.counted) {
@@ -139,7 +133,7 @@ void Heap::undo(const Allocation& allocation) noexcept {
     ends = take_back(allocation);
   }
   if (ends) {
-    device_.release(reservation_);
+    reservation_.release();
   }
 }
 
@@ -156,16 +150,16 @@ bool Heap::release(const Allocation& allocation) noexcept {
     ends = take_back(allocation);
   }
   if (ends) {
-    device_.release(reservation_);
+    reservation_.release();
   }
   return true;
 }
 
 Allocation Heap::find_array(std::uint64_t address) noexcept {
-  if (!contains(address) || (address - reservation_.address) % kUnitBytes != 0) {
+  if (!contains(address) || (address - reservation_.address()) % kUnitBytes != 0) {
     return {};
   }
-  const std::uint64_t offset_bytes = address - reservation_.address;
+  const std::uint64_t offset_bytes = address - reservation_.address();
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::uint32_t entry = array_nodes_[offset_bytes / kUnitBytes];
   const Block block = entry == 0 ? Block{} : blocks_.find(entry - 1, offset_bytes);
@@ -199,7 +193,7 @@ std::uint64_t Heap::warm_up(std::uint64_t offset_bytes, std::uint64_t bytes, boo
     ends = should_end_reservation();
   }
   if (ends) {
-    device_.release(reservation_);
+    reservation_.release();
   }
   return newly_committed;
 }
@@ -230,7 +224,7 @@ std::uint64_t Heap::trim(bool& refused) {
     ends = should_end_reservation();
   }
   if (ends) {
-    device_.release(reservation_);
+    reservation_.release();
   }
   return given_back;
 }
@@ -244,7 +238,7 @@ void Heap::close() noexcept {
     ends = should_end_reservation();
   }
   if (ends) {
-    device_.release(reservation_);
+    reservation_.release();
   }
 }
 

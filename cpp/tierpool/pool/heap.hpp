@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 
 #include "tierpool/base/sparse_table.hpp"
 #include "tierpool/device/device.hpp"
@@ -32,6 +33,30 @@ class UsedBytes {
   std::atomic<std::uint64_t> peak_{0};
 };
 
+/// Addresses of a device, given back by release() or by the destructor.
+class OwnedReservation {
+ public:
+  /// Throws DeviceError. `device` outlives this object.
+  OwnedReservation(Device& device, std::uint64_t bytes) : device_(device), reservation_(device.reserve(bytes)) {}
+  ~OwnedReservation() { release(); }
+  OwnedReservation(const OwnedReservation&) = delete;
+  OwnedReservation& operator=(const OwnedReservation&) = delete;
+
+  /// Does nothing the second time. Not thread-safe.
+  void release() noexcept {
+    if (!std::exchange(released_, true)) {
+      device_.release(reservation_);
+    }
+  }
+  [[nodiscard]] const Reservation& get() const noexcept { return reservation_; }
+  [[nodiscard]] std::uint64_t address() const noexcept { return reservation_.address; }
+
+ private:
+  Device& device_;
+  const Reservation reservation_;
+  bool released_ = false;
+};
+
 /// One reservation, the block allocator that cuts it up, and their lock. Every call is thread-safe.
 class Heap {
  public:
@@ -44,7 +69,6 @@ class Heap {
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.
   Heap(Device& device, UsedBytes& used, const Options& options);
-  ~Heap();
   Heap(const Heap&) = delete;
   Heap& operator=(const Heap&) = delete;
 
@@ -68,7 +92,7 @@ class Heap {
   /// The live array at that address; empty when there is none. Buffers are not found: they are released by handle.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
   [[nodiscard]] bool contains(std::uint64_t address) const noexcept {
-    return address - reservation_.address < capacity_bytes_;
+    return address - reservation_.address() < capacity_bytes_;
   }
 
   /// Commits a range of the heap; live blocks in it are untouched. Returns the bytes newly committed; `complete` tells
@@ -92,7 +116,7 @@ class Heap {
 
  private:
   [[nodiscard]] std::uint64_t offset_of(const Allocation& allocation) const noexcept {
-    return allocation.address - reservation_.address;
+    return allocation.address - reservation_.address();
   }
   /// Counts a block; with the lock held.
   void add_to_counters(const Allocation& allocation) noexcept;
@@ -100,16 +124,16 @@ class Heap {
   void hand_out(const Block& block, Allocation& request) noexcept;
   /// Frees a live block; with the lock held. True when the reservation has to end now.
   [[nodiscard]] bool take_back(const Allocation& allocation) noexcept;
+  /// Whether nothing needs the reservation any more, once; with the lock held. The caller releases it without the lock.
   [[nodiscard]] bool should_end_reservation() noexcept;
   void publish_view() noexcept;
 
-  Device& device_;
   UsedBytes& used_;
   const std::uint32_t index_;
   const std::uint64_t capacity_bytes_;
   const bool track_statistics_;
   SparseTable array_nodes_;  // by first unit: node + 1 of the array that begins there; guarded by mutex_
-  Reservation reservation_;
+  OwnedReservation reservation_;
   CommitMap commits_;
   std::atomic<std::uint64_t> used_hint_{0};
   std::atomic<std::uint64_t> largest_free_hint_{0};

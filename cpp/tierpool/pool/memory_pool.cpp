@@ -7,21 +7,14 @@
 #include <stdexcept>
 
 #include "tierpool/base/errors.hpp"
-#include "tierpool/base/logging.hpp"
 #include "tierpool/base/memory_size.hpp"
 
 namespace tierpool {
 namespace {
 
-constexpr std::int64_t kExhaustionLogIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kWarmupStepBytes = 64 * kMiB;
 // A request is tried on this many heaps without an allocation of its own; more heaps take a vector.
 constexpr std::size_t kInlineHeaps = 32;
-
-std::int64_t now_ns() noexcept {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 std::uint64_t block_bytes_for(std::uint64_t bytes) noexcept {
   return bytes > UINT64_MAX - kUnitBytes ? UINT64_MAX : align_up(std::max<std::uint64_t>(bytes, 1), kUnitBytes);
@@ -45,7 +38,7 @@ class Trimming {
 };
 
 [[noreturn]] void throw_not_built(const PoolConfig& config, const Device& device, const std::exception& reason) {
-  log(LogLevel::error, "MetalMemoryPool: Failed to create MTLHeap (out of memory)");
+  PoolLog::creation_failed();
   throw InitializationError(std::to_string(config.num_heaps) + " heaps of " +
                             format_memory_size(config.heap_size_bytes) + " on device '" + device.name() +
                             "': " + reason.what() + "; reduce num_heaps, heap_size_mb or warmup_sizes");
@@ -77,12 +70,15 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
       heap_size_bytes_(align_up(config.heap_size_bytes, kUnitBytes)),
       heaps_(make_heaps(config_, *device_, used_)),
       fallbacks_(*device_, config.track_statistics),
+      limit_(config_.max_bytes),
+      origins_(config_.track_origins),
+      log_(config_.log_exhaustion && config_.enabled),
       fork_handler_(ForkHandler::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
   if (heaps_.empty() || config_.warmup_bytes.empty()) {
     return;
   }
   try {
-    warm_up(config_.warmup_bytes);
+    warm_up(config_.warmup_bytes, nullptr, config_.warmup_is_default);
   } catch (const std::exception& error) {
     throw_not_built(config_, *device_, error);
   }
@@ -99,36 +95,17 @@ void MemoryPool::before_fork() {
     heap->lock();
   }
   fallbacks_.lock();
-  origins_mutex_.lock();
+  origins_.lock();
 }
 
 void MemoryPool::after_fork() {
-  origins_mutex_.unlock();
+  origins_.unlock();
   fallbacks_.unlock();
   for (const auto& heap : heaps_) {
     heap->unlock();
     heap->unlock_commits();
   }
   trim_mutex_.unlock();
-}
-
-bool MemoryPool::reserve_limit(std::uint64_t block_bytes) noexcept {
-  if (!config_.max_bytes) {
-    return true;
-  }
-  std::uint64_t current = limited_bytes_.load(std::memory_order_relaxed);
-  do {
-    if (block_bytes > *config_.max_bytes || current > *config_.max_bytes - block_bytes) {
-      return false;
-    }
-  } while (!limited_bytes_.compare_exchange_weak(current, current + block_bytes, std::memory_order_relaxed));
-  return true;
-}
-
-void MemoryPool::return_limit(std::uint64_t block_bytes) noexcept {
-  if (config_.max_bytes) {
-    limited_bytes_.fetch_sub(block_bytes, std::memory_order_relaxed);
-  }
 }
 
 AllocationOutcome MemoryPool::try_heaps(const AllocationRequest& request, bool counted,
@@ -196,7 +173,7 @@ AllocationOutcome MemoryPool::serve(const AllocationRequest& request, bool count
   allocation.requested_bytes = request.bytes;
   allocation.holder = request.holder;
   const std::uint64_t block_bytes = block_bytes_for(request.bytes);
-  if (!reserve_limit(block_bytes)) {
+  if (!limit_.take(block_bytes)) {
     fallbacks_.count_exhaustion();
     return AllocationOutcome::over_limit;
   }
@@ -207,50 +184,27 @@ AllocationOutcome MemoryPool::serve(const AllocationRequest& request, bool count
   const bool falls_back =
       !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
   if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
-    return_limit(block_bytes);
+    limit_.give_back(block_bytes);
     return AllocationOutcome::would_block;
   }
   if (is_closed()) {  // while this request was on its way, which is why the heaps refused it
-    return_limit(block_bytes);
+    limit_.give_back(block_bytes);
     return AllocationOutcome::closed;
   }
   if (falls_back && fallbacks_.take(allocation, request.alignment_bytes, counted)) {
     outcome = AllocationOutcome::served;
   } else {
-    return_limit(block_bytes);
+    limit_.give_back(block_bytes);
     fallbacks_.count_exhaustion();
   }
-  if (!request.heaps_only && config_.enabled) {
-    log_exhaustion(request.bytes, falls_back);
+  if (!request.heaps_only && log_.exhaustion_is_due()) {
+    log_.exhaustion(request.bytes, falls_back, fallbacks_.statistics().counters.allocations);
   }
   return outcome;
 }
 
 AllocationOutcome MemoryPool::serve(const AllocationRequest& request, Allocation& allocation) noexcept {
   return serve(request, true, allocation);
-}
-
-void MemoryPool::log_exhaustion(std::uint64_t bytes, bool falls_back) noexcept {
-  if (!config_.log_exhaustion) {
-    return;
-  }
-  const std::int64_t now = now_ns();
-  std::int64_t due = next_exhaustion_log_ns_.load(std::memory_order_relaxed);
-  if (now < due || !next_exhaustion_log_ns_.compare_exchange_strong(due, now + kExhaustionLogIntervalNs)) {
-    return;
-  }
-  try {
-    const std::string size = format_memory_size(bytes);
-    log(LogLevel::warning, "MetalMemoryPool: Heap exhausted for " + size + " allocation" +
-                               (falls_back ? ", falling back to device allocation" : ""));
-    log(LogLevel::info, "MetalMemoryPool: Consider increasing heap_size_mb or num_heaps");
-    if (exhaustion_was_logged_.exchange(true)) {
-      log(LogLevel::warning,
-          "MetalMemoryPool: Fallback allocation count: " + std::to_string(fallbacks_.statistics().counters.allocations));
-    }
-  } catch (const std::bad_alloc&) {
-    log(LogLevel::warning, "MetalMemoryPool: Heap exhausted, and no memory left to say for which size");
-  }
 }
 
 void MemoryPool::check_alignment(std::uint64_t alignment_bytes) const {
@@ -342,7 +296,7 @@ void MemoryPool::undo(const Allocation& allocation) noexcept {
   } else {
     heaps_[allocation.heap_index]->undo(allocation);
   }
-  return_limit(allocation.block_bytes);
+  limit_.give_back(allocation.block_bytes);
 }
 
 bool MemoryPool::release(const Allocation& allocation) noexcept {
@@ -350,11 +304,11 @@ bool MemoryPool::release(const Allocation& allocation) noexcept {
     return false;
   }
   // Before the memory goes: its address may be someone else's right after.
-  forget_origin(allocation);
+  origins_.forget(allocation);
   const bool released = allocation.is_fallback() ? fallbacks_.release(allocation)
                                                  : heaps_[allocation.heap_index]->release(allocation);
   if (released) {
-    return_limit(allocation.block_bytes);
+    limit_.give_back(allocation.block_bytes);
   }
   return released;
 }
@@ -368,33 +322,12 @@ Allocation MemoryPool::find_array(std::uint64_t address) noexcept {
   return fallbacks_.find_array(address);
 }
 
-void MemoryPool::set_origin(const Allocation& allocation, std::string origin) {
-  if (config_.track_origins) {
-    const std::lock_guard<std::mutex> lock(origins_mutex_);
-    origins_.insert_or_assign(allocation.address, Origin{allocation.node, allocation.generation, std::move(origin)});
-  }
-}
-
-void MemoryPool::forget_origin(const Allocation& allocation) noexcept {
-  if (config_.track_origins) {
-    const std::lock_guard<std::mutex> lock(origins_mutex_);
-    const auto found = origins_.find(allocation.address);
-    // A stale handle must not wipe out the origin of whoever has its address now.
-    if (found != origins_.end() && found->second.node == allocation.node &&
-        found->second.generation == allocation.generation) {
-      origins_.erase(found);
-    }
-  }
-}
-
-std::uint64_t MemoryPool::warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes) const {
+std::uint64_t MemoryPool::warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes, bool are_default) const {
   std::uint64_t together = 0;
   std::uint64_t largest = 0;
   for (const std::uint64_t bytes : sizes_bytes) {
     if (bytes > heap_size_bytes_) {
-      log(config_.warmup_is_default ? LogLevel::info : LogLevel::warning,
-          "MetalMemoryPool: Warmup size " + format_memory_size(bytes) + " exceeds heap size " +
-              format_memory_size(heap_size_bytes_) + ", skipped");
+      PoolLog::warmup_size_skipped(bytes, heap_size_bytes_, are_default);
       continue;
     }
     largest = std::max(largest, bytes);
@@ -406,13 +339,14 @@ std::uint64_t MemoryPool::warm_bytes_per_heap(std::span<const std::uint64_t> siz
   return std::max(together, largest);
 }
 
-WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress) {
+WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress,
+                                 bool sizes_are_default) {
   if (is_closed()) {
     throw PoolClosedError("cannot warm up: the pool is closed; create a new MemoryPool");
   }
   const auto start = std::chrono::steady_clock::now();
   WarmupReport report;
-  const std::uint64_t heap_bytes = warm_bytes_per_heap(sizes_bytes);
+  const std::uint64_t heap_bytes = warm_bytes_per_heap(sizes_bytes, sizes_are_default);
   const std::uint64_t total_bytes = heap_bytes * heaps_.size();
   for (const auto& heap : heaps_) {
     for (std::uint64_t offset = 0; offset < heap_bytes; offset += kWarmupStepBytes) {
@@ -443,7 +377,7 @@ std::uint64_t MemoryPool::trim() {
     }
   }
   if (refused) {
-    log(LogLevel::warning, "MetalMemoryPool: Device '" + device_->name() + "' kept some memory that trim gave back");
+    PoolLog::trim_refused(device_->name());
   }
   return given_back;
 }
@@ -455,44 +389,26 @@ void MemoryPool::close() {
   for (const auto& heap : heaps_) {
     heap->close();
   }
-  log_leaks();
+  PoolLog::close(leak_report());
 }
 
-void MemoryPool::log_leaks() {
+LeakReport MemoryPool::leak_report() const {
   AllocationCounters live = fallbacks_.statistics().counters;
-  for (const auto& heap : heaps_) {
-    const HeapStatistics statistics = heap->statistics();
-    live.live_buffers += statistics.counters.live_buffers;
-    live.live_arrays += statistics.counters.live_arrays;
-    live.live_bytes += statistics.counters.live_bytes;
-    live.live_array_bytes += statistics.counters.live_array_bytes;
-  }
-  if (live.live_arrays != 0) {
-    log(LogLevel::info, "MetalMemoryPool: Closed with " + std::to_string(live.live_arrays) +
-                            " live arrays of " + format_memory_size(live.live_array_bytes) +
-                            "; each keeps its memory until it goes");
-  }
-  if (live.live_buffers == 0) {
-    return;
+  for (const HeapStatistics& heap : heaps()) {
+    live.live_buffers += heap.counters.live_buffers;
+    live.live_arrays += heap.counters.live_arrays;
+    live.live_bytes += heap.counters.live_bytes;
+    live.live_array_bytes += heap.counters.live_array_bytes;
   }
   const PoolStatistics now = statistics();
-  log(LogLevel::error, "MetalMemoryPool: Memory leak detected!");
-  log(LogLevel::error, "MetalMemoryPool: Acquired: " + std::to_string(now.total_allocations) +
-                           ", Released: " + std::to_string(now.total_deallocations) +
-                           ", Leaked: " + std::to_string(live.live_buffers) + " buffers");
-  log(LogLevel::error, "MetalMemoryPool: Leaked: " + format_memory_size(live.live_bytes - live.live_array_bytes) +
-                           (config_.track_origins ? "" : "; set track_origins=True to see where they were allocated"));
-  std::vector<std::string> origins;
-  {
-    const std::lock_guard<std::mutex> lock(origins_mutex_);
-    for (const auto& [address, origin] : origins_) {
-      origins.push_back(origin.text);
-    }
-  }
-  std::sort(origins.begin(), origins.end());
-  for (const std::string& origin : origins) {
-    log(LogLevel::error, "MetalMemoryPool: Leaked: allocated at " + origin);
-  }
+  return {.acquired = now.total_allocations,
+          .released = now.total_deallocations,
+          .leaked_buffers = live.live_buffers,
+          .leaked_bytes = live.live_bytes - live.live_array_bytes,
+          .live_arrays = live.live_arrays,
+          .live_array_bytes = live.live_array_bytes,
+          .origins_known = origins_.enabled(),
+          .origins = origins_.texts()};
 }
 
 std::vector<HeapStatistics> MemoryPool::heaps() const {

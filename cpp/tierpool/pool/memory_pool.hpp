@@ -9,15 +9,18 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "tierpool/base/fork_handler.hpp"
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/allocation.hpp"
+#include "tierpool/pool/byte_limit.hpp"
 #include "tierpool/pool/fallback_allocations.hpp"
 #include "tierpool/pool/heap.hpp"
+#include "tierpool/pool/origins.hpp"
 #include "tierpool/pool/pool_config.hpp"
+#include "tierpool/pool/pool_log.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
 
 namespace tierpool {
@@ -41,7 +44,7 @@ enum class AllocationOutcome {
 
 struct WarmupReport {
   std::uint64_t warm_bytes = 0;       ///< asked to be warm, over all heaps
-  std::uint64_t committed_bytes = 0;  ///< of these, newly committed by this call
+  std::uint64_t committed_bytes = 0;  ///< newly committed by this call, in whole granules
   double milliseconds = 0.0;
 };
 
@@ -90,8 +93,10 @@ class MemoryPool {
   }
 
   /// Commits the low end of every heap, as far as the sizes reach that fit together or the largest that fits alone.
-  /// Live blocks are untouched. Throws OutOfMemoryError when the device has no memory left, PoolClosedError.
-  WarmupReport warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress = nullptr);
+  /// Live blocks are untouched. A size above the heap is skipped, with a warning unless it comes from a default.
+  /// Throws OutOfMemoryError when the device has no memory left, PoolClosedError.
+  WarmupReport warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress = nullptr,
+                       bool sizes_are_default = false);
   /// Gives the memory of whole free granules back to the device. Returns the bytes given back.
   std::uint64_t trim();
   /// Refuses new work and logs what is still live. Memory goes with the last allocation. Idempotent.
@@ -104,21 +109,13 @@ class MemoryPool {
   void reset_statistics() noexcept;
 
   /// Remembers where a live allocation came from, for the leak report. Does nothing unless track_origins.
-  void set_origin(const Allocation& allocation, std::string origin);
+  void set_origin(const Allocation& allocation, std::string origin) { origins_.set(allocation, std::move(origin)); }
 
   [[nodiscard]] const PoolConfig& config() const noexcept { return config_; }
   [[nodiscard]] Device& device() const noexcept { return *device_; }
   [[nodiscard]] std::uint64_t heap_size_bytes() const noexcept { return heap_size_bytes_; }
 
  private:
-  struct Origin {
-    std::uint32_t node = kNoNode;
-    std::uint32_t generation = 0;
-    std::string text;
-  };
-
-  [[nodiscard]] bool reserve_limit(std::uint64_t block_bytes) noexcept;
-  void return_limit(std::uint64_t block_bytes) noexcept;
   [[nodiscard]] AllocationOutcome serve(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_from_heaps(const AllocationRequest& request, bool counted,
                                                    Allocation& allocation) noexcept;
@@ -126,10 +123,8 @@ class MemoryPool {
                                             Allocation& allocation) noexcept;
   void undo(const Allocation& allocation) noexcept;
   void count(const Allocation& allocation) noexcept;
-  void forget_origin(const Allocation& allocation) noexcept;
-  void log_exhaustion(std::uint64_t bytes, bool falls_back) noexcept;
-  void log_leaks();
-  [[nodiscard]] std::uint64_t warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes) const;
+  [[nodiscard]] LeakReport leak_report() const;
+  [[nodiscard]] std::uint64_t warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes, bool are_default) const;
   void before_fork();
   void after_fork();
 
@@ -139,20 +134,17 @@ class MemoryPool {
   mutable UsedBytes used_;
   const std::vector<std::unique_ptr<Heap>> heaps_;
   mutable FallbackAllocations fallbacks_;
+  ByteLimit limit_;
+  Origins origins_;
+  PoolLog log_;
 
   std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> turn_{0};
-  std::atomic<std::uint64_t> limited_bytes_{0};
-  std::atomic<std::int64_t> next_exhaustion_log_ns_{0};
-  std::atomic<bool> exhaustion_was_logged_{false};
 
   // trim() holds free blocks back for a moment: a request that finds none waits here and tries once more. No
   // std::shared_mutex: the child of a fork could not unlock it.
   std::mutex trim_mutex_;
   std::atomic<std::uint64_t> trim_epoch_{0};  // odd while a trim runs
-
-  mutable std::mutex origins_mutex_;
-  std::unordered_map<std::uint64_t, Origin> origins_;  // by address
 
   ForkHandler fork_handler_;  // last: it locks what stands above
 };
