@@ -1,6 +1,7 @@
 #pragma once
 
 #include <mutex>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,9 @@ struct LogRecord {
   std::string message;
 
   bool operator==(const LogRecord&) const = default;
+  friend void PrintTo(const LogRecord& record, std::ostream* stream) {
+    *stream << "level " << static_cast<int>(record.level) << ": " << record.message;
+  }
 };
 
 /// Collects the log records of its lifetime; standard error gets them again afterwards. One at a time. Records may
