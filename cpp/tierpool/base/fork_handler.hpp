@@ -11,7 +11,7 @@ namespace tierpool {
 /// another is held has the higher rank.
 class ForkHandler {
  public:
-  enum Rank { pool, device, log };
+  enum class Rank { pool, device, log };
 
   ForkHandler(Rank rank, std::function<void()> before, std::function<void()> after);
   ~ForkHandler();

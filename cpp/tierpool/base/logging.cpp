@@ -61,7 +61,7 @@ spdlog::logger& logger() {
     created->set_level(spdlog::level::debug);
     // The default sink's mutex, so that the child of a fork does not find it held.
     static auto* fork_handler = new ForkHandler(
-        ForkHandler::log, [] { spdlog::details::console_mutex::mutex().lock(); },
+        ForkHandler::Rank::log, [] { spdlog::details::console_mutex::mutex().lock(); },
         [] { spdlog::details::console_mutex::mutex().unlock(); });
     static_cast<void>(fork_handler);
     return created;

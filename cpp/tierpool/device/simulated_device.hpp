@@ -96,7 +96,7 @@ class SimulatedDevice final : public Device {
   std::map<std::uint64_t, DirectRange> direct_;
   std::array<FailureOrder, kCallKinds> failures_{};
   std::array<std::uint64_t, kCallKinds> call_counts_{};
-  ForkHandler fork_handler_{ForkHandler::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
+  ForkHandler fork_handler_{ForkHandler::Rank::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
 };
 
 }  // namespace tierpool

@@ -9,33 +9,28 @@
 namespace tierpool {
 namespace {
 
-constexpr std::array<std::string_view, 3> kPlacementNames = {
-    "good-fit", "best-fit", "first-fit"};
+constexpr std::array<std::string_view, 3> kPlacementNames = {"good-fit", "best-fit", "first-fit"};
 
 // A power of two, so that vectors double in step with their own growth.
 constexpr std::size_t kFirstNodes = 64;
 
-} // namespace
+}  // namespace
 
 std::string_view to_string(Placement placement) noexcept {
   return kPlacementNames[static_cast<std::size_t>(placement)];
 }
 
 Placement parse_placement(std::string_view name) {
-  return static_cast<Placement>(
-      index_of_choice("placement", name, kPlacementNames));
+  return static_cast<Placement>(index_of_choice("placement", name, kPlacementNames));
 }
 
-const std::vector<std::string_view> &placement_names() {
-  static const std::vector<std::string_view> names(kPlacementNames.begin(),
-                                                   kPlacementNames.end());
+const std::vector<std::string_view>& placement_names() {
+  static const std::vector<std::string_view> names(kPlacementNames.begin(), kPlacementNames.end());
   return names;
 }
 
-BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes,
-                               Placement placement)
-    : capacity_units_(capacity_bytes / kUnitBytes), placement_(placement),
-      bins_(nodes_), tree_(nodes_) {
+BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement)
+    : capacity_units_(capacity_bytes / kUnitBytes), placement_(placement), bins_(nodes_), tree_(nodes_) {
   nodes_.reserve(kFirstNodes);
   generations_.reserve(kFirstNodes);
   if (capacity_units_ == 0) {
@@ -63,8 +58,8 @@ bool BlockAllocator::reserve_nodes(std::size_t count) noexcept {
     }
     generations_.reserve(wanted);
     nodes_.reserve(wanted);
-  } catch (const std::bad_alloc &) {
-    return false; // no room to remember a block is no room for the block
+  } catch (const std::bad_alloc&) {
+    return false;  // no room to remember a block is no room for the block
   }
   return true;
 }
@@ -89,16 +84,14 @@ void BlockAllocator::recycle_node(std::uint32_t node) noexcept {
   ++spare_count_;
 }
 
-std::uint32_t
-BlockAllocator::find_free(std::uint64_t units,
-                          std::uint64_t alignment_units) const noexcept {
+std::uint32_t BlockAllocator::find_free(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
   switch (placement_) {
-  case Placement::good_fit:
-    return bins_.find_good_fit(units, alignment_units);
-  case Placement::best_fit:
-    return bins_.find_best_fit(units, alignment_units);
-  case Placement::first_fit:
-    return tree_.find_first_fit(units, alignment_units);
+    case Placement::good_fit:
+      return bins_.find_good_fit(units, alignment_units);
+    case Placement::best_fit:
+      return bins_.find_best_fit(units, alignment_units);
+    case Placement::first_fit:
+      return tree_.find_first_fit(units, alignment_units);
   }
   return kNoNode;
 }
@@ -121,8 +114,7 @@ void BlockAllocator::remove_free(std::uint32_t node) noexcept {
   }
 }
 
-void BlockAllocator::resize_free(std::uint32_t node,
-                                 std::uint64_t old_units) noexcept {
+void BlockAllocator::resize_free(std::uint32_t node, std::uint64_t old_units) noexcept {
   if (placement_ == Placement::first_fit) {
     tree_.resize(node, old_units);
   } else {
@@ -141,8 +133,7 @@ void BlockAllocator::link(std::uint32_t first, std::uint32_t second) noexcept {
   }
 }
 
-std::uint32_t BlockAllocator::cut_head(std::uint32_t node,
-                                       std::uint64_t units) noexcept {
+std::uint32_t BlockAllocator::cut_head(std::uint32_t node, std::uint64_t units) noexcept {
   const std::uint32_t head = new_node();
   nodes_[head].offset_units = nodes_[node].offset_units;
   nodes_[head].size_units = units;
@@ -153,12 +144,10 @@ std::uint32_t BlockAllocator::cut_head(std::uint32_t node,
   return head;
 }
 
-std::uint32_t BlockAllocator::cut_tail(std::uint32_t node,
-                                       std::uint64_t units) noexcept {
+std::uint32_t BlockAllocator::cut_tail(std::uint32_t node, std::uint64_t units) noexcept {
   const std::uint32_t tail = new_node();
   nodes_[node].size_units -= units;
-  nodes_[tail].offset_units =
-      nodes_[node].offset_units + nodes_[node].size_units;
+  nodes_[tail].offset_units = nodes_[node].offset_units + nodes_[node].size_units;
   nodes_[tail].size_units = units;
   link(tail, nodes_[node].next);
   link(node, tail);
@@ -181,12 +170,10 @@ void BlockAllocator::absorb_previous(std::uint32_t node) noexcept {
 }
 
 Block BlockAllocator::block_at(std::uint32_t node) const noexcept {
-  return {nodes_[node].offset_units * kUnitBytes,
-          nodes_[node].size_units * kUnitBytes, node, generations_[node]};
+  return {nodes_[node].offset_units * kUnitBytes, nodes_[node].size_units * kUnitBytes, node, generations_[node]};
 }
 
-std::uint32_t BlockAllocator::take_from(std::uint32_t node, std::uint64_t units,
-                                        std::uint64_t gap_units) noexcept {
+std::uint32_t BlockAllocator::take_from(std::uint32_t node, std::uint64_t units, std::uint64_t gap_units) noexcept {
   const std::uint64_t old_units = nodes_[node].size_units;
   if (gap_units != 0) {
     const std::uint32_t rest = cut_tail(node, old_units - gap_units);
@@ -226,11 +213,9 @@ void BlockAllocator::join_free(std::uint32_t node) noexcept {
   }
 }
 
-Block BlockAllocator::allocate(std::uint64_t bytes,
-                               std::uint64_t alignment_bytes) noexcept {
+Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept {
   const std::uint64_t units = bytes == 0 ? 1 : (bytes - 1) / kUnitBytes + 1;
-  const std::uint64_t alignment_units =
-      std::max<std::uint64_t>(alignment_bytes / kUnitBytes, 1);
+  const std::uint64_t alignment_units = std::max<std::uint64_t>(alignment_bytes / kUnitBytes, 1);
   if (units > capacity_units_ || !reserve_nodes(2)) {
     return {};
   }
@@ -238,9 +223,8 @@ Block BlockAllocator::allocate(std::uint64_t bytes,
   if (free_node == kNoNode) {
     return {};
   }
-  const BlockNode &free_block = nodes_[free_node];
-  const std::uint64_t gap_units =
-      free_block.fit(units, alignment_units) - free_block.offset_units;
+  const BlockNode& free_block = nodes_[free_node];
+  const std::uint64_t gap_units = free_block.fit(units, alignment_units) - free_block.offset_units;
   const std::uint32_t node = take_from(free_node, units, gap_units);
   ++generations_[node];
   used_units_ += units;
@@ -248,8 +232,7 @@ Block BlockAllocator::allocate(std::uint64_t bytes,
   return block_at(node);
 }
 
-std::uint64_t BlockAllocator::free(std::uint32_t node,
-                                   std::uint32_t generation) noexcept {
+std::uint64_t BlockAllocator::free(std::uint32_t node, std::uint32_t generation) noexcept {
   if (!is_live(node, generation)) {
     return 0;
   }
@@ -261,10 +244,8 @@ std::uint64_t BlockAllocator::free(std::uint32_t node,
   return units * kUnitBytes;
 }
 
-Block BlockAllocator::find(std::uint32_t node,
-                           std::uint64_t offset_bytes) const noexcept {
-  if (node >= nodes_.size() || !is_used(node) ||
-      nodes_[node].offset_units * kUnitBytes != offset_bytes) {
+Block BlockAllocator::find(std::uint32_t node, std::uint64_t offset_bytes) const noexcept {
+  if (node >= nodes_.size() || !is_used(node) || nodes_[node].offset_units * kUnitBytes != offset_bytes) {
     return {};
   }
   return block_at(node);
@@ -273,8 +254,7 @@ Block BlockAllocator::find(std::uint32_t node,
 std::vector<Block> BlockAllocator::take_free_blocks(std::uint64_t min_bytes) {
   std::vector<Block> taken;
   taken.reserve(free_count_);
-  for (std::uint32_t node = first_node_; node != kNoNode;
-       node = nodes_[node].next) {
+  for (std::uint32_t node = first_node_; node != kNoNode; node = nodes_[node].next) {
     if (is_used(node) || nodes_[node].size_units * kUnitBytes < min_bytes) {
       continue;
     }
@@ -288,16 +268,13 @@ std::vector<Block> BlockAllocator::take_free_blocks(std::uint64_t min_bytes) {
 }
 
 std::uint64_t BlockAllocator::largest_free_upper_bound_bytes() const noexcept {
-  const std::uint64_t units = placement_ == Placement::first_fit
-                                  ? tree_.largest_units()
-                                  : bins_.largest_upper_bound_units();
+  const std::uint64_t units =
+      placement_ == Placement::first_fit ? tree_.largest_units() : bins_.largest_upper_bound_units();
   return std::min(units, capacity_units_ - used_units_) * kUnitBytes;
 }
 
 std::uint64_t BlockAllocator::largest_free_bytes() const noexcept {
-  return (placement_ == Placement::first_fit ? tree_.largest_units()
-                                             : bins_.largest_units()) *
-         kUnitBytes;
+  return (placement_ == Placement::first_fit ? tree_.largest_units() : bins_.largest_units()) * kUnitBytes;
 }
 
 std::string BlockAllocator::find_inconsistency() const {
@@ -307,11 +284,9 @@ std::string BlockAllocator::find_inconsistency() const {
   std::uint64_t free_blocks = 0;
   std::uint64_t largest = 0;
   std::uint32_t previous = kNoNode;
-  for (std::uint32_t node = first_node_; node != kNoNode;
-       node = nodes_[node].next) {
-    const BlockNode &block = nodes_[node];
-    const std::string where =
-        " at offset " + std::to_string(block.offset_units * kUnitBytes);
+  for (std::uint32_t node = first_node_; node != kNoNode; node = nodes_[node].next) {
+    const BlockNode& block = nodes_[node];
+    const std::string where = " at offset " + std::to_string(block.offset_units * kUnitBytes);
     if (block.offset_units != expected_offset || block.size_units == 0) {
       return "blocks do not tile the heap" + where;
     }
@@ -334,15 +309,13 @@ std::string BlockAllocator::find_inconsistency() const {
   if (expected_offset != capacity_units_) {
     return "blocks do not cover the heap";
   }
-  if (used != used_units_ || live != live_count_ ||
-      free_blocks != free_count_) {
+  if (used != used_units_ || live != live_count_ || free_blocks != free_count_) {
     return "counters do not match the blocks";
   }
-  if (largest_free_bytes() != largest * kUnitBytes ||
-      largest_free_upper_bound_bytes() < largest * kUnitBytes) {
+  if (largest_free_bytes() != largest * kUnitBytes || largest_free_upper_bound_bytes() < largest * kUnitBytes) {
     return "the free index does not know the largest free block";
   }
   return {};
 }
 
-} // namespace tierpool
+}  // namespace tierpool

@@ -26,7 +26,7 @@ void FreeBins::insert(std::uint32_t node) noexcept {
 }
 
 void FreeBins::unlink(std::uint32_t node, std::uint32_t bin) noexcept {
-  const BlockNode &removed = nodes_[node];
+  const BlockNode& removed = nodes_[node];
   if (removed.free_right != kNoNode) {
     nodes_[removed.free_right].free_left = removed.free_left;
   }
@@ -57,11 +57,9 @@ std::uint32_t FreeBins::next_bin(std::uint32_t bin) const noexcept {
     return kNoBin;
   }
   std::uint32_t level = bin >> kSubBinBits;
-  const std::uint32_t same_level =
-      sub_bin_bits_[level] & (~0U << (bin & (kSubBins - 1)));
+  const std::uint32_t same_level = sub_bin_bits_[level] & (~0U << (bin & (kSubBins - 1)));
   if (same_level != 0) {
-    return level * kSubBins +
-           static_cast<std::uint32_t>(std::countr_zero(same_level));
+    return level * kSubBins + static_cast<std::uint32_t>(std::countr_zero(same_level));
   }
   // Two shifts: one by level + 1 would be undefined for the last level.
   const std::uint64_t higher = (level_bits_ >> level >> 1) << level << 1;
@@ -69,25 +67,20 @@ std::uint32_t FreeBins::next_bin(std::uint32_t bin) const noexcept {
     return kNoBin;
   }
   level = static_cast<std::uint32_t>(std::countr_zero(higher));
-  return level * kSubBins +
-         static_cast<std::uint32_t>(std::countr_zero(sub_bin_bits_[level]));
+  return level * kSubBins + static_cast<std::uint32_t>(std::countr_zero(sub_bin_bits_[level]));
 }
 
 std::uint32_t FreeBins::top_bin() const noexcept {
   if (level_bits_ == 0) {
     return kNoBin;
   }
-  const auto level =
-      static_cast<std::uint32_t>(std::bit_width(level_bits_)) - 1;
-  return level * kSubBins +
-         static_cast<std::uint32_t>(std::bit_width(sub_bin_bits_[level])) - 1;
+  const auto level = static_cast<std::uint32_t>(std::bit_width(level_bits_)) - 1;
+  return level * kSubBins + static_cast<std::uint32_t>(std::bit_width(sub_bin_bits_[level])) - 1;
 }
 
-std::uint32_t FreeBins::scan(std::uint32_t bin, std::uint64_t units,
-                             std::uint64_t alignment_units,
+std::uint32_t FreeBins::scan(std::uint32_t bin, std::uint64_t units, std::uint64_t alignment_units,
                              int limit) const noexcept {
-  for (std::uint32_t node = heads_[bin]; node != kNoNode && limit > 0;
-       node = nodes_[node].free_right, --limit) {
+  for (std::uint32_t node = heads_[bin]; node != kNoNode && limit > 0; node = nodes_[node].free_right, --limit) {
     if (nodes_[node].fits(units, alignment_units)) {
       return node;
     }
@@ -95,14 +88,11 @@ std::uint32_t FreeBins::scan(std::uint32_t bin, std::uint64_t units,
   return kNoNode;
 }
 
-std::uint32_t
-FreeBins::find_good_fit(std::uint64_t units,
-                        std::uint64_t alignment_units) const noexcept {
+std::uint32_t FreeBins::find_good_fit(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
   const std::uint32_t own_bin = bin_of(units);
   // Every block above this bin fits, whatever its offset.
   const std::uint32_t last_doubtful_bin = bin_of(units + alignment_units - 1);
-  for (std::uint32_t bin = next_bin(own_bin); bin != kNoBin;
-       bin = next_bin(bin + 1)) {
+  for (std::uint32_t bin = next_bin(own_bin); bin != kNoBin; bin = next_bin(bin + 1)) {
     if (bin > last_doubtful_bin) {
       return heads_[bin];
     }
@@ -111,10 +101,8 @@ FreeBins::find_good_fit(std::uint64_t units,
       return node;
     }
   }
-  for (std::uint32_t bin = next_bin(own_bin); bin <= last_doubtful_bin;
-       bin = next_bin(bin + 1)) {
-    const std::uint32_t node =
-        scan(bin, units, alignment_units, std::numeric_limits<int>::max());
+  for (std::uint32_t bin = next_bin(own_bin); bin <= last_doubtful_bin; bin = next_bin(bin + 1)) {
+    const std::uint32_t node = scan(bin, units, alignment_units, std::numeric_limits<int>::max());
     if (node != kNoNode) {
       return node;
     }
@@ -122,30 +110,24 @@ FreeBins::find_good_fit(std::uint64_t units,
   return kNoNode;
 }
 
-std::uint32_t
-FreeBins::smallest_in(std::uint32_t bin, std::uint64_t units,
-                      std::uint64_t alignment_units) const noexcept {
+std::uint32_t FreeBins::smallest_in(std::uint32_t bin, std::uint64_t units,
+                                    std::uint64_t alignment_units) const noexcept {
   std::uint32_t best = kNoNode;
-  for (std::uint32_t node = heads_[bin]; node != kNoNode;
-       node = nodes_[node].free_right) {
-    const BlockNode &candidate = nodes_[node];
+  for (std::uint32_t node = heads_[bin]; node != kNoNode; node = nodes_[node].free_right) {
+    const BlockNode& candidate = nodes_[node];
     if (!candidate.fits(units, alignment_units)) {
       continue;
     }
     if (best == kNoNode || candidate.size_units < nodes_[best].size_units ||
-        (candidate.size_units == nodes_[best].size_units &&
-         candidate.offset_units < nodes_[best].offset_units)) {
+        (candidate.size_units == nodes_[best].size_units && candidate.offset_units < nodes_[best].offset_units)) {
       best = node;
     }
   }
   return best;
 }
 
-std::uint32_t
-FreeBins::find_best_fit(std::uint64_t units,
-                        std::uint64_t alignment_units) const noexcept {
-  for (std::uint32_t bin = next_bin(bin_of(units)); bin != kNoBin;
-       bin = next_bin(bin + 1)) {
+std::uint32_t FreeBins::find_best_fit(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
+  for (std::uint32_t bin = next_bin(bin_of(units)); bin != kNoBin; bin = next_bin(bin + 1)) {
     const std::uint32_t node = smallest_in(bin, units, alignment_units);
     if (node != kNoNode) {
       return node;
@@ -163,12 +145,11 @@ std::uint64_t FreeBins::largest_units() const noexcept {
   const std::uint32_t bin = top_bin();
   std::uint64_t largest = 0;
   if (bin != kNoBin) {
-    for (std::uint32_t node = heads_[bin]; node != kNoNode;
-         node = nodes_[node].free_right) {
+    for (std::uint32_t node = heads_[bin]; node != kNoNode; node = nodes_[node].free_right) {
       largest = std::max(largest, nodes_[node].size_units);
     }
   }
   return largest;
 }
 
-} // namespace tierpool
+}  // namespace tierpool

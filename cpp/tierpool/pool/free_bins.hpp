@@ -8,49 +8,36 @@
 
 namespace tierpool {
 
-/// Free blocks by size: 32 bins per power of two, each a list, found through a
-/// two-level bitmap.
+/// Free blocks by size: 32 bins per power of two, each a list, found through a two-level bitmap.
 ///
-/// Two-level segregated fit (Masmano et al., "TLSF: a new dynamic memory
-/// allocator for real-time systems", 2004), with a scan of the request's own
-/// bin before the next one is taken. Not thread-safe.
+/// Two-level segregated fit (Masmano et al., "TLSF: a new dynamic memory allocator for real-time systems", 2004), with
+/// a scan of the request's own bin before the next one is taken. Not thread-safe.
 class FreeBins {
-public:
-  explicit FreeBins(BlockNodes &nodes) noexcept : nodes_(nodes) {
-    heads_.fill(kNoNode);
-  }
+ public:
+  explicit FreeBins(BlockNodes& nodes) noexcept : nodes_(nodes) { heads_.fill(kNoNode); }
 
   void insert(std::uint32_t node) noexcept;
-  void remove(std::uint32_t node) noexcept {
-    unlink(node, bin_of(nodes_[node].size_units));
-  }
+  void remove(std::uint32_t node) noexcept { unlink(node, bin_of(nodes_[node].size_units)); }
   /// To be called after a node of the index has taken another size or offset.
   void resize(std::uint32_t node, std::uint64_t old_units) noexcept;
 
-  /// A block that fits: from the request's own bin if one of its first blocks
-  /// does, else from the next bin, else from the rest of the bins whose blocks
-  /// may or may not fit. kNoNode only when no free block fits.
-  [[nodiscard]] std::uint32_t
-  find_good_fit(std::uint64_t units,
-                std::uint64_t alignment_units) const noexcept;
-  /// The smallest block that fits, the lowest of several. Scans one bin, more
-  /// only for large alignments.
-  [[nodiscard]] std::uint32_t
-  find_best_fit(std::uint64_t units,
-                std::uint64_t alignment_units) const noexcept;
+  /// A block that fits: from the request's own bin if one of its first blocks does, else from the next bin, else
+  /// from the rest of the bins whose blocks may or may not fit. kNoNode only when no free block fits.
+  [[nodiscard]] std::uint32_t find_good_fit(std::uint64_t units, std::uint64_t alignment_units) const noexcept;
+  /// The smallest block that fits, the lowest of several. Scans one bin, more only for large alignments.
+  [[nodiscard]] std::uint32_t find_best_fit(std::uint64_t units, std::uint64_t alignment_units) const noexcept;
 
   /// No free block is larger; off by at most one bin's width.
   [[nodiscard]] std::uint64_t largest_upper_bound_units() const noexcept;
   /// Scans the top bin.
   [[nodiscard]] std::uint64_t largest_units() const noexcept;
 
-private:
+ private:
   static constexpr std::uint32_t kSubBinBits = 5;
   static constexpr std::uint32_t kSubBins = 1U << kSubBinBits;
   static constexpr std::uint32_t kLevels = 64 - kSubBinBits + 1;
   static constexpr std::uint32_t kNoBin = kLevels * kSubBins;
-  // Enough for equal-size blocks (KV pages) to find each other, too few to be
-  // felt.
+  // Enough for equal-size blocks (KV pages) to find each other, too few to be felt.
   static constexpr int kScanLimit = 8;
 
   [[nodiscard]] static std::uint32_t bin_of(std::uint64_t units) noexcept {
@@ -58,29 +45,24 @@ private:
       return static_cast<std::uint32_t>(units);
     }
     const auto exponent = static_cast<std::uint32_t>(std::bit_width(units)) - 1;
-    const auto sub_bin =
-        static_cast<std::uint32_t>(units >> (exponent - kSubBinBits)) &
-        (kSubBins - 1);
+    const auto sub_bin = static_cast<std::uint32_t>(units >> (exponent - kSubBinBits)) & (kSubBins - 1);
     return (exponent - kSubBinBits + 1) * kSubBins + sub_bin;
   }
-  [[nodiscard]] static std::uint64_t
-  lower_bound_units(std::uint32_t bin) noexcept;
+  [[nodiscard]] static std::uint64_t lower_bound_units(std::uint32_t bin) noexcept;
 
   void unlink(std::uint32_t node, std::uint32_t bin) noexcept;
   /// The first non-empty bin from `bin` up, kNoBin when there is none.
   [[nodiscard]] std::uint32_t next_bin(std::uint32_t bin) const noexcept;
   [[nodiscard]] std::uint32_t top_bin() const noexcept;
-  [[nodiscard]] std::uint32_t scan(std::uint32_t bin, std::uint64_t units,
-                                   std::uint64_t alignment_units,
+  [[nodiscard]] std::uint32_t scan(std::uint32_t bin, std::uint64_t units, std::uint64_t alignment_units,
                                    int limit) const noexcept;
-  [[nodiscard]] std::uint32_t
-  smallest_in(std::uint32_t bin, std::uint64_t units,
-              std::uint64_t alignment_units) const noexcept;
+  [[nodiscard]] std::uint32_t smallest_in(std::uint32_t bin, std::uint64_t units,
+                                          std::uint64_t alignment_units) const noexcept;
 
-  BlockNodes &nodes_;
+  BlockNodes& nodes_;
   std::uint64_t level_bits_ = 0;
   std::array<std::uint32_t, kLevels> sub_bin_bits_{};
   std::array<std::uint32_t, kLevels * kSubBins> heads_;
 };
 
-} // namespace tierpool
+}  // namespace tierpool

@@ -11,8 +11,7 @@ void FreeTree::reserve(std::size_t node_count) {
 }
 
 std::uint32_t FreeTree::priority(std::uint32_t node) noexcept {
-  // The finaliser of MurmurHash3 (Appleby, public domain): neighbours in index
-  // become unrelated in priority.
+  // The finaliser of MurmurHash3 (Appleby, public domain): neighbours in index become unrelated in priority.
   std::uint32_t hash = node + 1;
   hash = (hash ^ (hash >> 16)) * 0x85ebca6bU;
   hash = (hash ^ (hash >> 13)) * 0xc2b2ae35U;
@@ -20,13 +19,12 @@ std::uint32_t FreeTree::priority(std::uint32_t node) noexcept {
 }
 
 void FreeTree::update(std::uint32_t node) noexcept {
-  const BlockNode &block = nodes_[node];
-  largest_[node] = std::max({block.size_units, largest_below(block.free_left),
-                             largest_below(block.free_right)});
+  const BlockNode& block = nodes_[node];
+  largest_[node] = std::max({block.size_units, largest_below(block.free_left), largest_below(block.free_right)});
 }
 
-void FreeTree::split(std::uint32_t node, std::uint64_t offset_units,
-                     std::uint32_t &lower, std::uint32_t &upper) noexcept {
+void FreeTree::split(std::uint32_t node, std::uint64_t offset_units, std::uint32_t& lower,
+                     std::uint32_t& upper) noexcept {
   if (node == kNoNode) {
     lower = upper = kNoNode;
     return;
@@ -49,8 +47,7 @@ void FreeTree::split(std::uint32_t node, std::uint64_t offset_units,
   update(node);
 }
 
-std::uint32_t FreeTree::join(std::uint32_t lower,
-                             std::uint32_t upper) noexcept {
+std::uint32_t FreeTree::join(std::uint32_t lower, std::uint32_t upper) noexcept {
   if (lower == kNoNode) {
     return upper;
   }
@@ -69,7 +66,7 @@ std::uint32_t FreeTree::join(std::uint32_t lower,
 
 void FreeTree::insert(std::uint32_t node) noexcept {
   const std::uint64_t units = nodes_[node].size_units;
-  std::uint32_t *link = &root_;
+  std::uint32_t* link = &root_;
   while (*link != kNoNode && priority(*link) >= priority(node)) {
     largest_[*link] = std::max(largest_[*link], units);
     link = &link_towards(*link, node);
@@ -83,28 +80,26 @@ void FreeTree::insert(std::uint32_t node) noexcept {
   *link = node;
 }
 
-std::uint32_t &FreeTree::affected_link(std::uint32_t node,
-                                       std::uint64_t units) noexcept {
-  std::uint32_t *link = &root_;
+std::uint32_t& FreeTree::affected_link(std::uint32_t node, std::uint64_t units) noexcept {
+  std::uint32_t* link = &root_;
   while (*link != node && largest_[*link] > units) {
     link = &link_towards(*link, node);
   }
   return *link;
 }
 
-std::uint32_t FreeTree::removed(std::uint32_t root,
-                                std::uint32_t node) noexcept {
+std::uint32_t FreeTree::removed(std::uint32_t root, std::uint32_t node) noexcept {
   if (root == node) {
     return join(nodes_[node].free_left, nodes_[node].free_right);
   }
-  std::uint32_t &link = link_towards(root, node);
+  std::uint32_t& link = link_towards(root, node);
   link = removed(link, node);
   update(root);
   return root;
 }
 
 void FreeTree::remove(std::uint32_t node) noexcept {
-  std::uint32_t &link = affected_link(node, nodes_[node].size_units);
+  std::uint32_t& link = affected_link(node, nodes_[node].size_units);
   link = removed(link, node);
 }
 
@@ -116,18 +111,15 @@ void FreeTree::refresh(std::uint32_t root, std::uint32_t node) noexcept {
 }
 
 void FreeTree::resize(std::uint32_t node, std::uint64_t old_units) noexcept {
-  refresh(affected_link(node, std::max(old_units, nodes_[node].size_units)),
-          node);
+  refresh(affected_link(node, std::max(old_units, nodes_[node].size_units)), node);
 }
 
-std::uint32_t
-FreeTree::first_fit(std::uint32_t root, std::uint64_t units,
-                    std::uint64_t alignment_units) const noexcept {
+std::uint32_t FreeTree::first_fit(std::uint32_t root, std::uint64_t units,
+                                  std::uint64_t alignment_units) const noexcept {
   if (largest_below(root) < units) {
     return kNoNode;
   }
-  const std::uint32_t lower =
-      first_fit(nodes_[root].free_left, units, alignment_units);
+  const std::uint32_t lower = first_fit(nodes_[root].free_left, units, alignment_units);
   if (lower != kNoNode) {
     return lower;
   }
@@ -137,4 +129,4 @@ FreeTree::first_fit(std::uint32_t root, std::uint64_t units,
   return first_fit(nodes_[root].free_right, units, alignment_units);
 }
 
-} // namespace tierpool
+}  // namespace tierpool

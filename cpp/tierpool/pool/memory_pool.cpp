@@ -73,7 +73,7 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
       limit_(config_.max_bytes),
       origins_(config_.track_origins),
       log_(config_.log_exhaustion && config_.enabled),
-      fork_handler_(ForkHandler::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
+      fork_handler_(ForkHandler::Rank::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
   if (heaps_.empty() || config_.warmup_bytes.empty()) {
     return;
   }
