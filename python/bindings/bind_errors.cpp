@@ -1,0 +1,80 @@
+#include <exception>
+
+#include "bindings.hpp"
+#include "tierpool/base/errors.hpp"
+
+namespace tierpool::bindings {
+namespace {
+
+// Borrowed for the life of the process: translators may run until the interpreter ends.
+PyObject* tierpool_error = nullptr;
+PyObject* config_error = nullptr;
+PyObject* trace_error = nullptr;
+PyObject* initialization_error = nullptr;
+PyObject* pool_closed_error = nullptr;
+PyObject* device_error = nullptr;
+PyObject* out_of_memory_error = nullptr;
+
+PyObject* new_error(py::module_& module, const char* name, const py::tuple& bases, const char* doc) {
+  const std::string qualified = std::string("tierpool.") + name;
+  PyObject* type = PyErr_NewExceptionWithDoc(qualified.c_str(), doc, bases.ptr(), nullptr);
+  if (type == nullptr) {
+    throw py::error_already_set();
+  }
+  module.add_object(name, py::reinterpret_borrow<py::object>(type));
+  return type;
+}
+
+void raise_out_of_memory(const OutOfMemoryError& error) {
+  const py::object raised = py::reinterpret_borrow<py::object>(out_of_memory_error)(error.what());
+  raised.attr("requested_bytes") = error.details().requested_bytes;
+  raised.attr("largest_free_bytes") = error.details().largest_free_bytes;
+  raised.attr("free_bytes") = error.details().free_bytes;
+  raised.attr("fragmentation") = error.details().fragmentation;
+  PyErr_SetObject(out_of_memory_error, raised.ptr());
+}
+
+void translate(std::exception_ptr pointer) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const OutOfMemoryError& error) {
+    raise_out_of_memory(error);
+  } catch (const TraceError& error) {
+    PyErr_SetString(trace_error, error.what());
+  } catch (const ConfigError& error) {
+    PyErr_SetString(config_error, error.what());
+  } catch (const InitializationError& error) {
+    PyErr_SetString(initialization_error, error.what());
+  } catch (const PoolClosedError& error) {
+    PyErr_SetString(pool_closed_error, error.what());
+  } catch (const DeviceError& error) {
+    PyErr_SetString(device_error, error.what());
+  } catch (const Error& error) {
+    PyErr_SetString(tierpool_error, error.what());
+  }
+}
+
+}  // namespace
+
+void bind_errors(py::module_& module) {
+  const auto builtin = [](PyObject* type) { return py::reinterpret_borrow<py::object>(type); };
+  tierpool_error = new_error(module, "TierpoolError", py::make_tuple(builtin(PyExc_RuntimeError)),
+                             "Base of tierpool's own errors, except OutOfMemoryError.");
+  const py::object base = builtin(tierpool_error);
+  config_error = new_error(module, "ConfigError", py::make_tuple(base, builtin(PyExc_ValueError)),
+                           "A configuration value that cannot be used.");
+  trace_error = new_error(module, "TraceError", py::make_tuple(base, builtin(PyExc_ValueError)),
+                          "An allocation trace that contradicts itself or cannot be read.");
+  initialization_error = new_error(module, "InitializationError", py::make_tuple(base),
+                                   "A pool that cannot be built.");
+  pool_closed_error = new_error(module, "PoolClosedError", py::make_tuple(base), "Work asked of a closed pool.");
+  device_error = new_error(module, "DeviceError", py::make_tuple(base), "A device call that failed.");
+  out_of_memory_error = new_error(module, "OutOfMemoryError", py::make_tuple(builtin(PyExc_MemoryError)),
+                                  "No memory for a request.\n\n"
+                                  "Attributes\n----------\n"
+                                  "requested_bytes, largest_free_bytes, free_bytes : int\n"
+                                  "fragmentation : float\n    Share of free bytes outside the largest free blocks.");
+  py::register_exception_translator(translate);
+}
+
+}  // namespace tierpool::bindings

@@ -1,0 +1,126 @@
+#include <pybind11/stl.h>
+
+#include <span>
+#include <string>
+
+#include "bindings.hpp"
+#include "tierpool/base/bytes.hpp"
+#include "tierpool/pool/pool_statistics.hpp"
+
+namespace tierpool::bindings {
+namespace {
+
+double mebibytes(std::uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); }
+
+template <typename Statistics>
+struct Field {
+  const char* name;
+  py::object (*read)(const Statistics&);
+  const char* doc;
+};
+
+template <typename Statistics>
+py::dict to_dict(std::span<const Field<Statistics>> fields, const Statistics& statistics) {
+  py::dict all;
+  for (const auto& field : fields) {
+    all[field.name] = field.read(statistics);
+  }
+  return all;
+}
+
+template <typename Statistics, std::size_t count>
+void add_fields(py::class_<Statistics>& type, const Field<Statistics> (&fields)[count]) {
+  for (const auto& field : fields) {
+    type.def_property_readonly(field.name, field.read, field.doc);
+  }
+  type.def("to_dict", [&fields](const Statistics& self) { return to_dict<Statistics>(fields, self); },
+           "Every field by its name.");
+  type.def("__repr__", [&fields, name = py::cast<std::string>(type.attr("__name__"))](const Statistics& self) {
+    std::string text = name;
+    const char* separator = "(";
+    for (const auto& field : fields) {
+      text.append(separator).append(field.name).append("=");
+      text += py::cast<std::string>(py::repr(field.read(self)));
+      separator = ", ";
+    }
+    return text + ")";
+  });
+}
+
+using Pool = PoolStatistics;
+using OneHeap = HeapStatistics;
+
+#define TIERPOOL_FIELD(statistics, name, value, doc) \
+  Field<statistics> { name, [](const statistics& s) -> py::object { return py::cast(value); }, doc }
+
+constexpr Field<Pool> kPoolFields[] = {
+    TIERPOOL_FIELD(Pool, "total_allocations", s.total_allocations, "Successful allocations since reset."),
+    TIERPOOL_FIELD(Pool, "total_acquired", s.total_allocations, "The same as total_allocations."),
+    TIERPOOL_FIELD(Pool, "total_deallocations", s.total_deallocations, "Allocations that came back since reset."),
+    TIERPOOL_FIELD(Pool, "total_released", s.total_deallocations, "The same as total_deallocations."),
+    TIERPOOL_FIELD(Pool, "fallback_allocations", s.fallback_allocations, "Allocations served outside the heaps."),
+    TIERPOOL_FIELD(Pool, "fallback_events", s.fallback_allocations, "The same as fallback_allocations."),
+    TIERPOOL_FIELD(Pool, "exhaustion_events", s.exhaustion_events, "Times no heap could serve a request."),
+    TIERPOOL_FIELD(Pool, "active_allocations", s.active_allocations, "Live now; reset does not touch it."),
+    TIERPOOL_FIELD(Pool, "active_arrays", s.active_arrays, "Of the live allocations, those NumPy arrays own."),
+    TIERPOOL_FIELD(Pool, "hit_rate", s.hit_rate(), "Share of allocations served by heaps; 0.0 when there were none."),
+    TIERPOOL_FIELD(Pool, "total_heaps", s.total_heaps, "Heaps of the pool."),
+    TIERPOOL_FIELD(Pool, "active_heaps", s.active_heaps, "Heaps with a live block."),
+    TIERPOOL_FIELD(Pool, "pool_size", s.total_heaps, "The same as total_heaps."),
+    TIERPOOL_FIELD(Pool, "available_count", s.available_count(), "Heaps with no live block."),
+    TIERPOOL_FIELD(Pool, "utilization", s.utilization(), "Used bytes / capacity."),
+    TIERPOOL_FIELD(Pool, "total_capacity_mb", mebibytes(s.capacity_bytes), "Size of all heaps, MiB."),
+    TIERPOOL_FIELD(Pool, "used_capacity_mb", mebibytes(s.used_bytes), "Block bytes of live buffers in heaps, MiB."),
+    TIERPOOL_FIELD(Pool, "peak_used_mb", mebibytes(s.peak_used_bytes), "Most taken from the heaps since reset, MiB."),
+    TIERPOOL_FIELD(Pool, "free_mb", mebibytes(s.free_bytes), "Free bytes in heaps, MiB."),
+    TIERPOOL_FIELD(Pool, "largest_free_mb", mebibytes(s.largest_free_bytes), "Largest free block, MiB."),
+    TIERPOOL_FIELD(Pool, "largest_allocation_mb", mebibytes(s.largest_allocation_bytes),
+                   "Largest request since reset, fallbacks included, MiB."),
+    TIERPOOL_FIELD(Pool, "avg_allocation_mb", s.average_allocation_bytes() / static_cast<double>(kMiB),
+                   "Mean request since reset, fallbacks included, MiB."),
+    TIERPOOL_FIELD(Pool, "fallback_used_mb", mebibytes(s.fallback_used_bytes), "Live bytes outside heaps, MiB."),
+    TIERPOOL_FIELD(Pool, "committed_mb", mebibytes(s.committed_bytes), "Physically backed bytes of heaps, MiB."),
+    TIERPOOL_FIELD(Pool, "cached_mb", mebibytes(s.cached_bytes), "Bytes parked in thread caches, MiB."),
+    TIERPOOL_FIELD(Pool, "fragmentation", s.fragmentation(),
+                   "Share of free bytes outside the largest free block of their heap."),
+};
+
+constexpr Field<OneHeap> kHeapFields[] = {
+    TIERPOOL_FIELD(OneHeap, "index", s.index, "Position in the pool."),
+    TIERPOOL_FIELD(OneHeap, "total_allocations", s.counters.allocations, "Allocations since reset."),
+    TIERPOOL_FIELD(OneHeap, "total_deallocations", s.counters.deallocations, "Allocations that came back since reset."),
+    TIERPOOL_FIELD(OneHeap, "active_allocations", s.counters.live(), "Live now."),
+    TIERPOOL_FIELD(OneHeap, "utilization", s.utilization(), "Used bytes / capacity."),
+    TIERPOOL_FIELD(OneHeap, "capacity_mb", mebibytes(s.capacity_bytes), "Size, MiB."),
+    TIERPOOL_FIELD(OneHeap, "used_mb", mebibytes(s.used_bytes), "Block bytes of live buffers, MiB."),
+    TIERPOOL_FIELD(OneHeap, "peak_used_mb", mebibytes(s.peak_used_bytes), "Most taken since reset, MiB."),
+    TIERPOOL_FIELD(OneHeap, "committed_mb", mebibytes(s.committed_bytes), "Physically backed bytes, MiB."),
+    TIERPOOL_FIELD(OneHeap, "free_mb", mebibytes(s.free_bytes), "Free bytes, MiB."),
+    TIERPOOL_FIELD(OneHeap, "largest_free_mb", mebibytes(s.largest_free_bytes), "Largest free block, MiB."),
+    TIERPOOL_FIELD(OneHeap, "free_block_count", s.free_block_count, "Free blocks."),
+    TIERPOOL_FIELD(OneHeap, "fragmentation", s.fragmentation(), "1 - largest free block / free bytes."),
+};
+
+#undef TIERPOOL_FIELD
+
+}  // namespace
+
+void bind_statistics(py::module_& module) {
+  py::class_<Finding>(module, "Finding", "One verdict on a pool's statistics, with what to do about it.")
+      .def_readonly("metric", &Finding::metric, "'hit_rate', 'utilization' or 'fallback_rate'.")
+      .def_readonly("value", &Finding::value, "What was judged, 0..1.")
+      .def_readonly("verdict", &Finding::verdict, "For example 'excellent' or 'over-provisioned'.")
+      .def_readonly("advice", &Finding::advice, "What to change.")
+      .def("__repr__", [](const Finding& self) {
+        return "Finding(metric='" + self.metric + "', value=" + py::cast<std::string>(py::repr(py::cast(self.value))) +
+               ", verdict='" + self.verdict + "', advice='" + self.advice + "')";
+      });
+
+  py::class_<HeapStatistics> heap(module, "HeapStatistics", "One heap at one moment. Sizes in MiB.");
+  add_fields(heap, kHeapFields);
+  py::class_<PoolStatistics> pool(module, "PoolStatistics", "One pool at one moment. Sizes in MiB, ratios 0..1.");
+  add_fields(pool, kPoolFields);
+  pool.def("diagnose", &diagnose, "Judge hit rate, utilization and fallback rate by the guide's thresholds.");
+}
+
+}  // namespace tierpool::bindings

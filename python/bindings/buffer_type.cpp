@@ -1,0 +1,325 @@
+#include "buffer_type.hpp"
+
+#include <structmember.h>
+
+#include <array>
+#include <cstdio>
+#include <new>
+#include <string>
+
+#include "dlpack_export.hpp"
+#include "gil.hpp"
+#include "tierpool/base/address.hpp"
+
+namespace tierpool::bindings {
+namespace {
+
+PyTypeObject* buffer_type = nullptr;
+
+BufferObject& self_of(PyObject* self) noexcept { return *reinterpret_cast<BufferObject*>(self); }
+
+void let_go(BufferObject& buffer) noexcept {
+  buffer.memory = Buffer();  // also lets go of the pool, which a kept handle must not hold
+  if (buffer.shared != nullptr) {
+    std::exchange(buffer.shared, nullptr)->remove_owner();
+  }
+}
+
+/// Runs a binding's body and turns its C++ exceptions into a Python error.
+template <typename Body>
+PyObject* guarded(Body body) noexcept {
+  try {
+    return body().release().ptr();
+  } catch (...) {
+    py::detail::try_translate_exceptions();
+  }
+  return nullptr;
+}
+
+void dealloc(PyObject* self) {
+  BufferObject& buffer = self_of(self);
+  if (buffer.weak_references != nullptr) {
+    PyObject_ClearWeakRefs(self);
+  }
+  let_go(buffer);
+  buffer.memory.~Buffer();
+  PyTypeObject* type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyObject* repr(PyObject* self) {
+  const BufferObject& buffer = self_of(self);
+  if (buffer.given_up) {
+    return PyUnicode_FromFormat("<tierpool.Buffer released, %llu bytes>",
+                                static_cast<unsigned long long>(buffer.nbytes));
+  }
+  std::array<char, 32> place{};
+  if (buffer.heap_index == kNoHeap) {
+    std::snprintf(place.data(), place.size(), "fallback");
+  } else {
+    std::snprintf(place.data(), place.size(), "heap %u", buffer.heap_index);
+  }
+  return PyUnicode_FromFormat("<tierpool.Buffer %llu bytes at %p, %s>", static_cast<unsigned long long>(buffer.nbytes),
+                              pointer_at(buffer.address), place.data());
+}
+
+int get_buffer(PyObject* self, Py_buffer* view, int flags) {
+  BufferObject& buffer = self_of(self);
+  view->obj = nullptr;
+  const auto ready = py::reinterpret_steal<py::object>(guarded([&]() -> py::object {
+    check_not_given_up(buffer);
+    check_host_accessible(buffer);
+    return py::none();
+  }));
+  if (!ready) {
+    return -1;
+  }
+  void* data = pointer_at(buffer.address);
+  if (PyBuffer_FillInfo(view, self, data, static_cast<Py_ssize_t>(buffer.nbytes), 0, flags) != 0) {
+    return -1;
+  }
+  ++buffer.view_count;
+  return 0;
+}
+
+void release_buffer(PyObject* self, Py_buffer* /*view*/) {
+  BufferObject& buffer = self_of(self);
+  --buffer.view_count;
+  if (buffer.given_up && buffer.view_count == 0 && !buffer.address_handed_out) {
+    let_go(buffer);
+  }
+}
+
+PyObject* release(PyObject* self, PyObject* /*unused*/) {
+  return guarded([&]() -> py::object {
+    check_releasable(self_of(self));
+    give_up(self_of(self));
+    return py::none();
+  });
+}
+
+PyObject* enter(PyObject* self, PyObject* /*unused*/) {
+  return guarded([&]() -> py::object {
+    check_not_given_up(self_of(self));
+    return py::reinterpret_borrow<py::object>(self);
+  });
+}
+
+PyObject* leave(PyObject* self, PyObject* /*exception*/) {
+  give_up(self_of(self));
+  Py_RETURN_NONE;
+}
+
+PyObject* array(PyObject* self, PyObject* arguments, PyObject* keywords) {
+  return guarded([&]() -> py::object {
+    const py::object over = py::module_::import("tierpool.integrations.numpy").attr("array_over");
+    py::list positional;
+    positional.append(py::handle(self));
+    for (const py::handle argument : py::reinterpret_borrow<py::tuple>(arguments)) {
+      positional.append(argument);
+    }
+    auto made = py::reinterpret_steal<py::object>(call_python(over, py::tuple(positional), keywords));
+    if (!made) {
+      throw py::error_already_set();
+    }
+    return made;
+  });
+}
+
+PyObject* dlpack(PyObject* self, PyObject* arguments, PyObject* keywords) {
+  static const char* names[] = {"stream", "max_version", "dl_device", "copy", nullptr};
+  PyObject* stream = Py_None;
+  PyObject* max_version = Py_None;
+  PyObject* dl_device = Py_None;
+  PyObject* copy = Py_None;
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "|$OOOO:__dlpack__", const_cast<char**>(names), &stream,
+                                  &max_version, &dl_device, &copy) == 0) {
+    return nullptr;
+  }
+  return guarded([&] { return export_dlpack(self_of(self), stream, max_version, dl_device, copy); });
+}
+
+PyObject* device_tuple(PyObject* self, PyObject* /*unused*/) {
+  return guarded([&]() -> py::object { return dlpack_device(self_of(self)); });
+}
+
+PyObject* get_array_interface(PyObject* self, void* /*closure*/) {
+  return guarded([&]() -> py::object {
+    BufferObject& buffer = self_of(self);
+    check_not_given_up(buffer);
+    // No AttributeError: NumPy would take the buffer for a scalar and make an array of objects.
+    check_host_accessible(buffer);
+    buffer.address_handed_out = true;
+    py::dict interface;
+    interface["shape"] = py::make_tuple(buffer.nbytes);
+    interface["typestr"] = "|u1";
+    interface["data"] = py::make_tuple(buffer.address, false);
+    interface["strides"] = py::none();
+    interface["version"] = 3;
+    return interface;
+  });
+}
+
+PyObject* get_nbytes(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(self_of(self).nbytes); }
+
+PyObject* get_address(PyObject* self, void* /*closure*/) {
+  return guarded([&]() -> py::object {
+    check_not_given_up(self_of(self));
+    return py::int_(self_of(self).address);
+  });
+}
+
+PyObject* get_heap_index(PyObject* self, void* /*closure*/) {
+  const std::uint32_t heap_index = self_of(self).heap_index;
+  if (heap_index == kNoHeap) {
+    Py_RETURN_NONE;
+  }
+  return PyLong_FromUnsignedLong(heap_index);
+}
+
+PyObject* get_released(PyObject* self, void* /*closure*/) { return PyBool_FromLong(self_of(self).given_up ? 1 : 0); }
+
+PyCFunction with_keywords(PyCFunctionWithKeywords function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef methods[] = {
+    {"array", with_keywords(array), METH_VARARGS | METH_KEYWORDS,
+     "array(dtype=numpy.uint8, shape=None)\n--\n\n"
+     "A NumPy array over the memory, without a copy.\n\n"
+     "Parameters\n----------\n"
+     "dtype : data type of the items\n"
+     "shape : int or tuple of int, optional\n"
+     "    At most `nbytes` in all; by default one dimension over the whole buffer.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    When dtype and shape do not fit the buffer.\n"
+     "TypeError\n    For a dtype that holds Python objects."},
+    {"release", release, METH_NOARGS,
+     "release()\n--\n\n"
+     "Give the memory back now.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    When it was given back already.\n"
+     "BufferError\n    While an array, a memoryview or a DLPack export still sees it, or after a read of\n"
+     "    `__array_interface__`: the memory then comes back by itself when they are gone.\n\n"
+     "Notes\n-----\n"
+     "`numpy.ndarray(shape, dtype, buffer)` and `torch.frombuffer(buffer)` keep the buffer object but no view that\n"
+     "could be counted: under those, drop the buffer instead, or use `array()` and `from_dlpack`."},
+    {"__enter__", enter, METH_NOARGS, nullptr},
+    {"__exit__", leave, METH_VARARGS,
+     "Give the handle up; memory that is still seen comes back with the last that sees it."},
+    {"__dlpack__", with_keywords(dlpack), METH_VARARGS | METH_KEYWORDS,
+     "__dlpack__(*, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
+     "Export the bytes as a one-dimensional uint8 DLPack tensor."},
+    {"__dlpack_device__", device_tuple, METH_NOARGS, "The DLPack device: (1, 0), the processor."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef properties[] = {
+    {"nbytes", get_nbytes, nullptr, "Requested size in bytes.", nullptr},
+    {"address", get_address, nullptr,
+     "Address of the first byte. No count sees who uses it: keep the buffer alive as long.", nullptr},
+    {"heap_index", get_heap_index, nullptr, "Heap the memory lives in; None for a fallback.", nullptr},
+    {"released", get_released, nullptr, "Whether the handle was given up.", nullptr},
+    {"__array_interface__", get_array_interface, nullptr, "NumPy's array interface, version 3.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(BufferObject, weak_references), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyType_Slot slots[] = {
+    {Py_tp_doc, const_cast<char*>("Memory from a pool: a handle on one block of a heap, or on a fallback.\n\n"
+                                  "Supports the buffer protocol, `numpy.asarray`, DLPack and `with`. The memory goes\n"
+                                  "back to the pool with the last object that sees it. One handle is not to be used\n"
+                                  "from several threads at once; it may be dropped on any thread.")},
+    {Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
+    {Py_tp_repr, reinterpret_cast<void*>(repr)},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {Py_tp_members, members},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(release_buffer)},
+    {0, nullptr},
+};
+
+PyType_Spec spec = {"tierpool._core.Buffer", sizeof(BufferObject), 0,
+                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, slots};
+
+}  // namespace
+
+const Buffer& memory_of(const BufferObject& buffer) noexcept {
+  return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
+}
+
+bool is_buffer(py::handle object) noexcept { return Py_TYPE(object.ptr()) == buffer_type; }
+
+BufferObject& buffer_object(py::handle buffer) noexcept { return self_of(buffer.ptr()); }
+
+void check_not_given_up(const BufferObject& buffer) {
+  if (buffer.given_up) {
+    throw py::value_error("the buffer of " + std::to_string(buffer.nbytes) +
+                          " bytes was released already; allocate a new one");
+  }
+}
+
+void check_host_accessible(const BufferObject& buffer) {
+  const Device& device = memory_of(buffer).pool()->device();
+  if (!device.host_accessible()) {
+    throw py::buffer_error("the processor cannot reach the memory of device '" + device.name() +
+                           "'; build the pool with device='host' for that");
+  }
+}
+
+void check_releasable(const BufferObject& buffer) {
+  check_not_given_up(buffer);
+  const std::string size = std::to_string(buffer.nbytes);
+  if (buffer.view_count != 0) {
+    throw py::buffer_error("cannot release the buffer of " + size + " bytes: it has live views (" +
+                           std::to_string(buffer.view_count) +
+                           "); drop them first, or drop the buffer and let them keep the memory");
+  }
+  if (buffer.shared != nullptr && buffer.shared->export_count() != 0) {
+    throw py::buffer_error("cannot release the buffer of " + size + " bytes: it has live DLPack exports (" +
+                           std::to_string(buffer.shared->export_count()) + "); drop them first, or drop the buffer");
+  }
+  if (buffer.address_handed_out) {
+    throw py::buffer_error("cannot release the buffer of " + size +
+                           " bytes: __array_interface__ gave its address away; drop the buffer instead");
+  }
+}
+
+void give_up(BufferObject& buffer) noexcept {
+  buffer.given_up = true;
+  if (buffer.view_count == 0 && !buffer.address_handed_out) {
+    let_go(buffer);
+  }
+}
+
+py::object make_buffer(Buffer&& memory) {
+  PyObject* self = buffer_type->tp_alloc(buffer_type, 0);
+  if (self == nullptr) {
+    throw py::error_already_set();
+  }
+  BufferObject& buffer = self_of(self);
+  const Allocation& allocation = memory.allocation();
+  buffer.address = allocation.address;
+  buffer.nbytes = allocation.requested_bytes;
+  buffer.heap_index = allocation.heap_index;
+  new (&buffer.memory) Buffer(std::move(memory));
+  return py::reinterpret_steal<py::object>(self);
+}
+
+void bind_buffer(py::module_& module) {
+  buffer_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+  if (buffer_type == nullptr) {
+    throw py::error_already_set();
+  }
+  module.add_object("Buffer", reinterpret_cast<PyObject*>(buffer_type));
+  // The module's reference may go at exit while buffers are still made and compared.
+  Py_INCREF(buffer_type);
+}
+
+}  // namespace tierpool::bindings

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <atomic>
+#include <utility>
+
+#include "bindings.hpp"
+#include "buffer_type.hpp"
+#include "tierpool/pool/buffer.hpp"
+
+namespace tierpool::bindings {
+
+/// One allocation owned by a Python buffer and its DLPack exports together. Knows no Python: the last owner may let go
+/// on any thread, without the GIL, after finalisation.
+class SharedBuffer {
+ public:
+  explicit SharedBuffer(Buffer memory) noexcept : memory_(std::move(memory)) {}
+
+  void add_owner() noexcept { owner_count_.fetch_add(1, std::memory_order_relaxed); }
+  /// The last owner's call gives the memory back and ends this object.
+  void remove_owner() noexcept {
+    if (owner_count_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      delete this;
+    }
+  }
+  /// Owners besides the Python buffer, while that is one.
+  [[nodiscard]] int export_count() const noexcept { return owner_count_.load(std::memory_order_acquire) - 1; }
+  [[nodiscard]] const Buffer& memory() const noexcept { return memory_; }
+
+ private:
+  ~SharedBuffer() = default;
+
+  Buffer memory_;
+  std::atomic<int> owner_count_{1};
+};
+
+/// `Buffer.__dlpack__`: a capsule over the bytes as a one-dimensional uint8 tensor, versioned when the consumer can read
+/// that. Throws BufferError for a device, copy or stream the buffer cannot offer.
+[[nodiscard]] py::object export_dlpack(BufferObject& buffer, py::handle stream, py::handle max_version,
+                                       py::handle dl_device, py::handle copy);
+
+/// `Buffer.__dlpack_device__`: (kDLCPU, 0).
+[[nodiscard]] py::tuple dlpack_device(const BufferObject& buffer);
+
+}  // namespace tierpool::bindings

@@ -1,0 +1,203 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "arguments.hpp"
+#include "bindings.hpp"
+#include "python_log_sink.hpp"
+#include "tierpool/base/address.hpp"
+#include "tierpool/base/logging.hpp"
+#include "tierpool/pool/memory_pool.hpp"
+
+namespace tierpool::bindings {
+namespace {
+
+// NumPy's C structs for a data allocator, as NEP 49 gives them (https://numpy.org/neps/nep-0049.html).
+struct DataMemAllocator {
+  void* ctx;
+  void* (*malloc)(void* ctx, std::size_t bytes);
+  void* (*calloc)(void* ctx, std::size_t count, std::size_t item_bytes);
+  void* (*realloc)(void* ctx, void* pointer, std::size_t bytes);
+  void (*free)(void* ctx, void* pointer, std::size_t bytes);
+};
+struct DataMemHandler {
+  char name[127];
+  std::uint8_t version;
+  DataMemAllocator allocator;
+};
+
+constexpr const char* kCapsuleName = "mem_handler";
+// Slots of NumPy's C API table, fixed since 1.22.
+constexpr std::size_t kSetHandlerSlot = 304;
+constexpr std::size_t kDefaultHandlerSlot = 306;
+
+/// One pool as a NumPy allocator. Its capsule, and so the pool, lives as long as any array that was born with it.
+struct PoolHandler {
+  DataMemHandler numpy{};
+  std::shared_ptr<MemoryPool> pool;
+  std::uint64_t min_bytes = 0;
+  DataMemAllocator small{};  // NumPy's own, for requests below min_bytes
+};
+
+PoolHandler& handler_of(void* ctx) noexcept { return *static_cast<PoolHandler*>(ctx); }
+
+void* pointer_to(const Allocation& allocation) noexcept { return pointer_at(allocation.address); }
+
+// An empty allocation becomes NumPy's MemoryError. The GIL stays held: NumPy does not expect other code to run here.
+Allocation take(PoolHandler& handler, std::size_t bytes) noexcept {
+  Allocation allocation;
+  const AllocationRequest request{.bytes = bytes, .holder = Holder::array};
+  switch (handler.pool->serve(request, allocation)) {
+    case AllocationOutcome::served:
+      return allocation;
+    case AllocationOutcome::closed:
+      log(LogLevel::error, "MetalMemoryPool: NumPy asked a closed pool for memory");
+      return {};
+    default:
+      return {};
+  }
+}
+
+void* numpy_malloc(void* ctx, std::size_t bytes) {
+  PoolHandler& handler = handler_of(ctx);
+  return bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes)
+                                   : pointer_to(take(handler, bytes));
+}
+
+void* numpy_calloc(void* ctx, std::size_t count, std::size_t item_bytes) {
+  PoolHandler& handler = handler_of(ctx);
+  if (item_bytes != 0 && count > std::numeric_limits<std::size_t>::max() / item_bytes) {
+    return nullptr;
+  }
+  const std::size_t bytes = count * item_bytes;
+  if (bytes < handler.min_bytes) {
+    return handler.small.calloc(handler.small.ctx, count, item_bytes);
+  }
+  const Allocation allocation = take(handler, bytes);
+  if (allocation) {
+    std::memset(pointer_to(allocation), 0, std::min<std::uint64_t>(bytes, allocation.dirty_bytes));
+  }
+  return pointer_to(allocation);
+}
+
+void numpy_free(void* ctx, void* pointer, std::size_t bytes) {
+  PoolHandler& handler = handler_of(ctx);
+  if (pointer == nullptr) {
+    return;
+  }
+  const Allocation allocation = handler.pool->find_array(address_of(pointer));
+  if (allocation) {
+    static_cast<void>(handler.pool->release(allocation));
+  } else {
+    handler.small.free(handler.small.ctx, pointer, bytes);
+  }
+}
+
+void* move_from_pool(PoolHandler& handler, const Allocation& old, std::size_t bytes) noexcept {
+  void* moved = bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes)
+                                          : pointer_to(take(handler, bytes));
+  if (moved != nullptr) {
+    std::memcpy(moved, pointer_to(old), std::min<std::uint64_t>(bytes, old.block_bytes));
+    static_cast<void>(handler.pool->release(old));
+  }
+  return moved;
+}
+
+// NumPy does not say how large a small block was: its own realloc keeps the contents, and what it returns is copied on.
+void* move_to_pool(PoolHandler& handler, void* pointer, std::size_t bytes) noexcept {
+  void* grown = handler.small.realloc(handler.small.ctx, pointer, bytes);
+  if (grown == nullptr || bytes < handler.min_bytes) {
+    return grown;
+  }
+  const Allocation allocation = take(handler, bytes);
+  if (!allocation) {
+    return grown;
+  }
+  std::memcpy(pointer_to(allocation), grown, bytes);
+  handler.small.free(handler.small.ctx, grown, bytes);
+  return pointer_to(allocation);
+}
+
+void* numpy_realloc(void* ctx, void* pointer, std::size_t bytes) {
+  PoolHandler& handler = handler_of(ctx);
+  if (pointer == nullptr) {
+    return numpy_malloc(ctx, bytes);
+  }
+  const Allocation old = handler.pool->find_array(address_of(pointer));
+  if (!old) {
+    return move_to_pool(handler, pointer, bytes);
+  }
+  const bool fits = bytes <= old.block_bytes && bytes >= handler.min_bytes;
+  if (fits && (bytes >= old.block_bytes / 2 || handler.pool->is_closed())) {
+    return pointer;
+  }
+  void* moved = move_from_pool(handler, old, bytes);
+  return moved == nullptr && fits ? pointer : moved;
+}
+
+void** numpy_api() {
+  py::module_ multiarray;
+  try {
+    multiarray = py::module_::import("numpy._core._multiarray_umath");
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ModuleNotFoundError)) {
+      throw;
+    }
+    multiarray = py::module_::import("numpy.core._multiarray_umath");  // before NumPy 2
+  }
+  const py::object table = multiarray.attr("_ARRAY_API");
+  return static_cast<void**>(PyCapsule_GetPointer(table.ptr(), nullptr));
+}
+
+void destroy_handler(PyObject* capsule) {
+  delete static_cast<PoolHandler*>(PyCapsule_GetContext(capsule));
+}
+
+py::object make_handler(std::shared_ptr<MemoryPool> pool, py::handle min_bytes) {
+  if (!pool->device().host_accessible()) {
+    throw py::value_error("NumPy needs memory the processor can reach, which device '" + pool->device().name() +
+                          "' is not; build the pool with device='host'");
+  }
+  PyObject* default_capsule = *static_cast<PyObject**>(numpy_api()[kDefaultHandlerSlot]);
+  const auto* numpy_default = static_cast<DataMemHandler*>(PyCapsule_GetPointer(default_capsule, kCapsuleName));
+  auto handler = std::make_unique<PoolHandler>();
+  std::strncpy(handler->numpy.name, "tierpool", sizeof(handler->numpy.name) - 1);
+  handler->numpy.version = 1;
+  handler->numpy.allocator = {handler.get(), numpy_malloc, numpy_calloc, numpy_realloc, numpy_free};
+  handler->pool = std::move(pool);
+  handler->min_bytes = parse_bytes(min_bytes, "min_bytes");
+  handler->small = numpy_default->allocator;
+  auto capsule =
+      py::reinterpret_steal<py::object>(PyCapsule_New(&handler->numpy, kCapsuleName, destroy_handler));
+  if (!capsule || PyCapsule_SetContext(capsule.ptr(), handler.get()) != 0) {
+    throw py::error_already_set();
+  }
+  static_cast<void>(handler.release());  // the capsule's now
+  return capsule;
+}
+
+py::object set_handler(const py::object& capsule) {
+  const LogDelivery logs;  // also of what NumPy's allocator queued while the last handler was in place
+  using SetHandler = PyObject* (*)(PyObject*);
+  const auto set = reinterpret_cast<SetHandler>(numpy_api()[kSetHandlerSlot]);
+  auto previous = py::reinterpret_steal<py::object>(set(capsule.is_none() ? nullptr : capsule.ptr()));
+  if (!previous) {
+    throw py::error_already_set();
+  }
+  return previous;
+}
+
+}  // namespace
+
+void bind_numpy_handler(py::module_& module) {
+  module.def("make_numpy_handler", &make_handler, py::arg("pool"), py::arg("min_bytes"),
+             "A NEP 49 handler capsule over a pool. Raises ValueError when the processor cannot reach its memory.");
+  module.def("set_numpy_handler", &set_handler, py::arg("handler"),
+             "Make a handler capsule the current context's and return the one it replaces.");
+}
+
+}  // namespace tierpool::bindings

@@ -1,0 +1,58 @@
+"""Memory for LLM inference: pre-warmed heaps, allocation in nanoseconds, honest statistics.
+
+Examples
+--------
+>>> from tierpool import MemoryPool
+>>> pool = MemoryPool(heap_size_mb=64, num_heaps=2, warmup_sizes=[16])
+>>> buffer = pool.allocate(1 << 20)
+>>> buffer.nbytes, buffer.heap_index
+(1048576, 0)
+"""
+
+from tierpool._core import (
+    Buffer,
+    BufferBatch,
+    ConfigError,
+    DeviceError,
+    Finding,
+    HeapStatistics,
+    InitializationError,
+    OutOfMemoryError,
+    PoolClosedError,
+    PoolStatistics,
+    TierpoolError,
+    TraceError,
+    WarmupReport,
+    __version__,
+)
+from tierpool.config import PoolConfig
+from tierpool.config_sources import apply_log_level as _apply_log_level
+from tierpool.pool import MemoryPool
+
+MetalMemoryPool = MemoryPool
+MetalMemoryPoolConfig = PoolConfig
+MetalMemoryPoolStatistics = PoolStatistics
+
+__all__ = [
+    "Buffer",
+    "BufferBatch",
+    "ConfigError",
+    "DeviceError",
+    "Finding",
+    "HeapStatistics",
+    "InitializationError",
+    "MemoryPool",
+    "MetalMemoryPool",
+    "MetalMemoryPoolConfig",
+    "MetalMemoryPoolStatistics",
+    "OutOfMemoryError",
+    "PoolClosedError",
+    "PoolConfig",
+    "PoolStatistics",
+    "TierpoolError",
+    "TraceError",
+    "WarmupReport",
+    "__version__",
+]
+
+_apply_log_level()

@@ -1,0 +1,69 @@
+"""What every Python test shares: a clean environment and a small pool."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+import tierpool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIB = 1 << 20
+
+settings.register_profile("tierpool", deadline=None, print_blob=True)
+settings.load_profile("tierpool")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TIERPOOL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def make_pool() -> Callable[..., tierpool.MemoryPool]:
+    """Build a pool of one cold 16 MB heap unless told otherwise."""
+
+    def make(**settings: object) -> tierpool.MemoryPool:
+        small = {"heap_size_mb": 16, "num_heaps": 1, "warmup_sizes": []}
+        return tierpool.MemoryPool({**small, **settings})
+
+    return make
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., tierpool.MemoryPool]) -> tierpool.MemoryPool:
+    """Two cold heaps of 16 MB on the host."""
+    return make_pool(num_heaps=2)
+
+
+@pytest.fixture
+def log_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]]:
+    """Return level and text of what tierpool has logged since the last call."""
+    caplog.set_level(logging.DEBUG, logger="tierpool")
+
+    def lines() -> list[tuple[str, str]]:
+        found = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "tierpool"]
+        caplog.clear()
+        return found
+
+    return lines
+
+
+@pytest.fixture
+def _few_addresses() -> Iterator[None]:
+    """Leave this process, and those it starts, 64 GB of addresses."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux holds a process to RLIMIT_AS")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (64 << 30, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

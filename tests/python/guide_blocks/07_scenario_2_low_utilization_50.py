@@ -1,0 +1,5 @@
+stats = pool.get_statistics()
+print(f"Utilization: {stats.utilization * 100:.1f}%")
+print(f"Total capacity: {stats.total_capacity_mb:.1f}MB")
+print(f"Used capacity: {stats.used_capacity_mb:.1f}MB")
+print(f"Wasted: {stats.total_capacity_mb - stats.used_capacity_mb:.1f}MB")
