@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = [measure(size_mb, options.rounds) for size_mb in SIZES_MB]
-    print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}; medians of {options.rounds}")
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}; medians of {options.rounds}"
+    )
     print(f"{'MB':>5} {'fresh ms':>10} {'pool ms':>10} {'refill ms':>10} {'pool/refill':>12} {'fresh/pool':>11}")
     for row in rows:
         print(

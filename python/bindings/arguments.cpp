@@ -25,6 +25,11 @@ std::string text_of(const py::object& integer) {
   return bits <= 1024 ? py::cast<std::string>(py::str(integer)) : "an integer of " + std::to_string(bits) + " bits";
 }
 
+// Without NumPy in the process there are no arrays, and asking pybind11 would import it.
+bool is_array(py::handle object) {
+  return PyDict_GetItemString(PyImport_GetModuleDict(), "numpy") != nullptr && py::isinstance<py::array>(object);
+}
+
 template <typename Integer>
 std::vector<std::uint64_t> sizes_of(const py::array& array) {
   const auto values = py::cast<py::array_t<Integer, py::array::c_style>>(array);
@@ -65,10 +70,11 @@ std::uint64_t parse_bytes(py::handle value, const char* name) {
 }
 
 std::vector<std::uint64_t> parse_sizes(py::handle sizes) {
-  if (py::isinstance<py::array>(sizes)) {
+  if (is_array(sizes)) {
     const auto array = py::reinterpret_borrow<py::array>(sizes);
     if (array.ndim() != 1) {
-      throw py::value_error("sizes must have one dimension, got " + std::to_string(array.ndim()) + "; pass sizes.ravel()");
+      throw py::value_error("sizes must have one dimension, got " + std::to_string(array.ndim()) +
+                            "; pass sizes.ravel()");
     }
     switch (array.dtype().kind()) {
       case 'i':

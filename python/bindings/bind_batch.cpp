@@ -1,9 +1,9 @@
-#include "buffer_batch.hpp"
-
 #include <pybind11/numpy.h>
 
 #include <string>
 #include <utility>
+
+#include "buffer_batch.hpp"
 
 namespace tierpool::bindings {
 
@@ -51,8 +51,8 @@ namespace {
 std::size_t checked_index(const BufferBatch& batch, py::ssize_t index) {
   const auto size = static_cast<py::ssize_t>(batch.size());
   if (index < -size || index >= size) {
-    throw py::index_error("index " + std::to_string(index) + " is out of range for a batch of " +
-                          std::to_string(size) + " buffers");
+    throw py::index_error("index " + std::to_string(index) + " is out of range for a batch of " + std::to_string(size) +
+                          " buffers");
   }
   return static_cast<std::size_t>(index < 0 ? index + size : index);
 }
@@ -85,17 +85,16 @@ py::array_t<Integer> column(const BufferBatch& batch, Read read) {
 }  // namespace
 
 void bind_batch(py::module_& module) {
-  py::class_<BufferBatch> batch(module, "BufferBatch",
-                          "Buffers that were allocated together. A sequence: an item becomes a `Buffer` when asked for.\n"
-                          "Memory of items never asked for goes back with the batch. Not to be used from several threads\n"
-                          "at once.");
+  py::class_<BufferBatch> batch(
+      module, "BufferBatch",
+      "Buffers that were allocated together. A sequence: an item becomes a `Buffer` when asked for.\n"
+      "Memory of items never asked for goes back with the batch. Not to be used from several threads\n"
+      "at once.");
   batch.def("__len__", &BufferBatch::size)
       .def("__getitem__", [](BufferBatch& self, py::ssize_t index) { return self.item(checked_index(self, index)); })
       .def("__getitem__", &slice_of)
       .def("__iter__",
-           [](const py::object& self) {
-             return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr()));
-           })
+           [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); })
       .def_property_readonly(
           "addresses",
           [](const BufferBatch& self) {

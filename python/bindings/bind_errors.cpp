@@ -65,8 +65,7 @@ void bind_errors(py::module_& module) {
                            "A configuration value that cannot be used.");
   trace_error = new_error(module, "TraceError", py::make_tuple(base, builtin(PyExc_ValueError)),
                           "An allocation trace that contradicts itself or cannot be read.");
-  initialization_error = new_error(module, "InitializationError", py::make_tuple(base),
-                                   "A pool that cannot be built.");
+  initialization_error = new_error(module, "InitializationError", py::make_tuple(base), "A pool that cannot be built.");
   pool_closed_error = new_error(module, "PoolClosedError", py::make_tuple(base), "Work asked of a closed pool.");
   device_error = new_error(module, "DeviceError", py::make_tuple(base), "A device call that failed.");
   out_of_memory_error = new_error(module, "OutOfMemoryError", py::make_tuple(builtin(PyExc_MemoryError)),

@@ -272,8 +272,7 @@ void bind_pool(py::module_& module) {
       .def(
           "heaps", [](const PoolPointer& pool) { return pool->heaps(); }, Logging(),
           "A snapshot of each heap. May be called from any thread.")
-      .def("_warm_up", &warm_up, py::arg("sizes_bytes"), py::arg("sizes_are_default"),
-           py::arg("progress").none(true));
+      .def("_warm_up", &warm_up, py::arg("sizes_bytes"), py::arg("sizes_are_default"), py::arg("progress").none(true));
 }
 
 }  // namespace tierpool::bindings

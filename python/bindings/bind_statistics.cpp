@@ -33,8 +33,9 @@ void add_fields(py::class_<Statistics>& type, const Field<Statistics> (&fields)[
   for (const auto& field : fields) {
     type.def_property_readonly(field.name, field.read, field.doc);
   }
-  type.def("to_dict", [&fields](const Statistics& self) { return to_dict<Statistics>(fields, self); },
-           "Every field by its name.");
+  type.def(
+      "to_dict", [&fields](const Statistics& self) { return to_dict<Statistics>(fields, self); },
+      "Every field by its name.");
   type.def("__repr__", [&fields, name = py::cast<std::string>(type.attr("__name__"))](const Statistics& self) {
     std::string text = name;
     const char* separator = "(";
@@ -50,8 +51,10 @@ void add_fields(py::class_<Statistics>& type, const Field<Statistics> (&fields)[
 using Pool = PoolStatistics;
 using OneHeap = HeapStatistics;
 
-#define TIERPOOL_FIELD(statistics, name, value, doc) \
-  Field<statistics> { name, [](const statistics& s) -> py::object { return py::cast(value); }, doc }
+#define TIERPOOL_FIELD(statistics, name, value, doc)                             \
+  Field<statistics> {                                                            \
+    name, [](const statistics& s) -> py::object { return py::cast(value); }, doc \
+  }
 
 constexpr Field<Pool> kPoolFields[] = {
     TIERPOOL_FIELD(Pool, "total_allocations", s.total_allocations, "Successful allocations since reset."),

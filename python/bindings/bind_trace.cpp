@@ -6,6 +6,7 @@
 
 #include "bindings.hpp"
 #include "gil.hpp"
+#include "python_log_sink.hpp"
 #include "tierpool/device/device_registry.hpp"
 #include "tierpool/trace/trace.hpp"
 #include "tierpool/trace/trace_fit.hpp"
@@ -35,7 +36,7 @@ Trace make_trace(const Column<std::uint8_t>& ops, const Column<std::uint64_t>& i
 }  // namespace
 
 void bind_trace(py::module_& module) {
-  using Unlocked = py::call_guard<WithoutGil>;
+  using Unlocked = py::call_guard<LogDelivery, WithoutGil>;
   py::class_<Trace>(module, "Trace", "The allocations and frees of a recorded program, known to be consistent.")
       .def(py::init(&make_trace), py::arg("ops"), py::arg("ids"), py::arg("bytes"), py::arg("first_line"),
            "ops: the characters 'a' and 'f'; event i stands in line first_line + i of its file.")
@@ -57,8 +58,7 @@ void bind_trace(py::module_& module) {
       py::arg("trace"), py::arg("device"), py::arg("write") = false, Unlocked(),
       "Runs a trace against a device's own allocation; nanoseconds in all.");
   module.def(
-      "replay_malloc",
-      [](const Trace& trace, bool write) { return static_cast<double>(replay_malloc(trace, write)); },
+      "replay_malloc", [](const Trace& trace, bool write) { return static_cast<double>(replay_malloc(trace, write)); },
       py::arg("trace"), py::arg("write") = false, Unlocked(),
       "Runs a trace against the C library's malloc; nanoseconds in all.");
   module.def(

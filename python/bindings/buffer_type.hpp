@@ -15,8 +15,7 @@ class SharedBuffer;
 /// memory is left: no view, no DLPack export, and no bare address handed out by `__array_interface__`, which only the
 /// object's death ends.
 struct BufferObject {
-  PyObject_HEAD
-  PyObject* weak_references;
+  PyObject_HEAD PyObject* weak_references;
   Buffer memory;         ///< empty once it has gone, or moved to `shared`
   SharedBuffer* shared;  ///< made by the first DLPack export
   std::uint64_t address;

@@ -10,8 +10,8 @@ std::string call_origin() {
     return "unknown place (no Python frame)";
   }
   const auto code = py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(PyFrame_GetCode(frame)));
-  return py::cast<std::string>(code.attr("co_filename")) + ":" + std::to_string(PyFrame_GetLineNumber(frame)) +
-         " in " + py::cast<std::string>(code.attr("co_name"));
+  return py::cast<std::string>(code.attr("co_filename")) + ":" + std::to_string(PyFrame_GetLineNumber(frame)) + " in " +
+         py::cast<std::string>(code.attr("co_name"));
 }
 
 }  // namespace tierpool::bindings

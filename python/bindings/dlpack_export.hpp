@@ -33,8 +33,8 @@ class SharedBuffer {
   std::atomic<int> owner_count_{1};
 };
 
-/// `Buffer.__dlpack__`: a capsule over the bytes as a one-dimensional uint8 tensor, versioned when the consumer can read
-/// that. Throws BufferError for a device, copy or stream the buffer cannot offer.
+/// `Buffer.__dlpack__`: a capsule over the bytes as a one-dimensional uint8 tensor, versioned when the consumer can
+/// read that. Throws BufferError for a device, copy or stream the buffer cannot offer.
 [[nodiscard]] py::object export_dlpack(BufferObject& buffer, py::handle stream, py::handle max_version,
                                        py::handle dl_device, py::handle copy);
 

@@ -64,8 +64,7 @@ Allocation take(PoolHandler& handler, std::size_t bytes) noexcept {
 
 void* numpy_malloc(void* ctx, std::size_t bytes) {
   PoolHandler& handler = handler_of(ctx);
-  return bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes)
-                                   : pointer_to(take(handler, bytes));
+  return bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes) : pointer_to(take(handler, bytes));
 }
 
 void* numpy_calloc(void* ctx, std::size_t count, std::size_t item_bytes) {
@@ -98,8 +97,8 @@ void numpy_free(void* ctx, void* pointer, std::size_t bytes) {
 }
 
 void* move_from_pool(PoolHandler& handler, const Allocation& old, std::size_t bytes) noexcept {
-  void* moved = bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes)
-                                          : pointer_to(take(handler, bytes));
+  void* moved =
+      bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes) : pointer_to(take(handler, bytes));
   if (moved != nullptr) {
     std::memcpy(moved, pointer_to(old), std::min<std::uint64_t>(bytes, old.block_bytes));
     static_cast<void>(handler.pool->release(old));
@@ -107,18 +106,20 @@ void* move_from_pool(PoolHandler& handler, const Allocation& old, std::size_t by
   return moved;
 }
 
-// NumPy does not say how large a small block was: its own realloc keeps the contents, and what it returns is copied on.
+// NumPy does not say how large a small block was, only that it is below the threshold: its own realloc stretches the
+// block to that, so that as much can be copied.
 void* move_to_pool(PoolHandler& handler, void* pointer, std::size_t bytes) noexcept {
-  void* grown = handler.small.realloc(handler.small.ctx, pointer, bytes);
-  if (grown == nullptr || bytes < handler.min_bytes) {
-    return grown;
-  }
   const Allocation allocation = take(handler, bytes);
   if (!allocation) {
-    return grown;
+    return nullptr;
   }
-  std::memcpy(pointer_to(allocation), grown, bytes);
-  handler.small.free(handler.small.ctx, grown, bytes);
+  void* stretched = handler.small.realloc(handler.small.ctx, pointer, handler.min_bytes);
+  if (stretched == nullptr) {
+    static_cast<void>(handler.pool->release(allocation));
+    return nullptr;
+  }
+  std::memcpy(pointer_to(allocation), stretched, handler.min_bytes);
+  handler.small.free(handler.small.ctx, stretched, handler.min_bytes);
   return pointer_to(allocation);
 }
 
@@ -129,7 +130,8 @@ void* numpy_realloc(void* ctx, void* pointer, std::size_t bytes) {
   }
   const Allocation old = handler.pool->find_array(address_of(pointer));
   if (!old) {
-    return move_to_pool(handler, pointer, bytes);
+    return bytes < handler.min_bytes ? handler.small.realloc(handler.small.ctx, pointer, bytes)
+                                     : move_to_pool(handler, pointer, bytes);
   }
   const bool fits = bytes <= old.block_bytes && bytes >= handler.min_bytes;
   if (fits && (bytes >= old.block_bytes / 2 || handler.pool->is_closed())) {
@@ -139,7 +141,7 @@ void* numpy_realloc(void* ctx, void* pointer, std::size_t bytes) {
   return moved == nullptr && fits ? pointer : moved;
 }
 
-void** numpy_api() {
+void** load_numpy_api() {
   py::module_ multiarray;
   try {
     multiarray = py::module_::import("numpy._core._multiarray_umath");
@@ -153,9 +155,16 @@ void** numpy_api() {
   return static_cast<void**>(PyCapsule_GetPointer(table.ptr(), nullptr));
 }
 
-void destroy_handler(PyObject* capsule) {
-  delete static_cast<PoolHandler*>(PyCapsule_GetContext(capsule));
+// Loaded once, also because nothing can be imported any more when the last blocks end. Guarded by the GIL.
+void** numpy_api() {
+  static void** table = nullptr;
+  if (table == nullptr) {
+    table = load_numpy_api();
+  }
+  return table;
 }
+
+void destroy_handler(PyObject* capsule) { delete static_cast<PoolHandler*>(PyCapsule_GetContext(capsule)); }
 
 py::object make_handler(std::shared_ptr<MemoryPool> pool, py::handle min_bytes) {
   if (!pool->device().host_accessible()) {
@@ -171,8 +180,7 @@ py::object make_handler(std::shared_ptr<MemoryPool> pool, py::handle min_bytes) 
   handler->pool = std::move(pool);
   handler->min_bytes = parse_bytes(min_bytes, "min_bytes");
   handler->small = numpy_default->allocator;
-  auto capsule =
-      py::reinterpret_steal<py::object>(PyCapsule_New(&handler->numpy, kCapsuleName, destroy_handler));
+  auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(&handler->numpy, kCapsuleName, destroy_handler));
   if (!capsule || PyCapsule_SetContext(capsule.ptr(), handler.get()) != 0) {
     throw py::error_already_set();
   }

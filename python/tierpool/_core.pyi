@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, SupportsIndex, final, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import CapsuleType, Self
 
 __version__: str
@@ -35,7 +34,9 @@ class Buffer:
     def released(self) -> bool: ...
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
-    def array(self, dtype: DTypeLike = ..., shape: SupportsIndex | Sequence[SupportsIndex] | None = ...) -> NDArray[Any]: ...
+    def array(
+        self, dtype: DTypeLike = ..., shape: SupportsIndex | Sequence[SupportsIndex] | None = ...
+    ) -> NDArray[Any]: ...
     def release(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(

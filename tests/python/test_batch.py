@@ -45,7 +45,14 @@ class TestSequence:
 
     def test_slices_are_lists(self, pool: MemoryPool) -> None:
         batch = pool.allocate_batch(range(1, 6))
-        for part in (slice(None), slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(-2, 100), slice(9, 9)):
+        for part in (
+            slice(None),
+            slice(1, 3),
+            slice(None, None, 2),
+            slice(None, None, -1),
+            slice(-2, 100),
+            slice(9, 9),
+        ):
             found = batch[part]
             assert isinstance(found, list)
             assert [buffer.nbytes for buffer in found] == list(range(1, 6))[part]

@@ -225,9 +225,15 @@ class TestWith:
         assert live(pool) == 0
 
     def test_passes_exceptions_on_and_allows_an_earlier_release(self, pool: MemoryPool) -> None:
-        with pytest.raises(KeyError), pool.allocate(8) as buffer:
-            buffer.release()
-            raise KeyError
+        def release_and_fail() -> None:
+            with pool.allocate(8) as inner:
+                inner.release()
+                raise KeyError
+
+        buffer = pool.allocate(8)
+        buffer.release()
+        with pytest.raises(KeyError):
+            release_and_fail()
         with pytest.raises(ValueError, match="released"), buffer:
             pass
         assert live(pool) == 0
@@ -249,7 +255,9 @@ class TestArrayInterface:
         buffer = pool.allocate(8)
         _ = buffer.__array_interface__
         for release in (buffer.release, partial(pool.release, buffer)):
-            with pytest.raises(BufferError, match="8 bytes: __array_interface__ gave its address away; drop the buffer"):
+            with pytest.raises(
+                BufferError, match="8 bytes: __array_interface__ gave its address away; drop the buffer"
+            ):
                 release()
         assert not buffer.released
         del buffer, release
@@ -346,9 +354,9 @@ class TestObject:
 
     @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
     def test_no_copy_and_no_pickle(self, pool: MemoryPool, duplicate: Any) -> None:
-        with pytest.raises(TypeError, match="cannot pickle 'tierpool.*Buffer'"):
+        with pytest.raises(TypeError, match=r"cannot pickle 'tierpool.*Buffer'"):
             duplicate(pool.allocate(8))
-        with pytest.raises(TypeError, match="cannot pickle '.*BufferBatch'"):
+        with pytest.raises(TypeError, match=r"cannot pickle '.*BufferBatch'"):
             duplicate(pool.allocate_batch([8]))
         assert live(pool) == 0
 

@@ -213,14 +213,10 @@ class TestDeleter:
         libc, thread = ctypes.CDLL(None), ctypes.c_ulong()
         libc.pthread_create.argtypes = [ctypes.c_void_p] * 4
         libc.pthread_join.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
-        assert (
-            libc.pthread_create(ctypes.addressof(thread), None, managed.deleter, ctypes.addressof(managed)) == 0
-        )
+        assert libc.pthread_create(ctypes.addressof(thread), None, managed.deleter, ctypes.addressof(managed)) == 0
         assert libc.pthread_join(thread, None) == 0
 
-    @pytest.mark.parametrize(
-        "call", ["with_the_gil", "without_the_gil", "on_a_python_thread", "on_a_foreign_thread"]
-    )
+    @pytest.mark.parametrize("call", ["with_the_gil", "without_the_gil", "on_a_python_thread", "on_a_foreign_thread"])
     @pytest.mark.parametrize("nbytes", [8, TOO_LARGE], ids=["heap", "fallback"])
     @VERSIONS
     def test_gives_the_memory_back(self, pool: MemoryPool, max_version: Any, nbytes: int, call: str) -> None:

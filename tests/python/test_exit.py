@@ -73,7 +73,7 @@ def test_with_memory_still_held(held: str, pool_ends: str) -> None:
         "sys.modules['logging'].held = np.ndarray.__module__, held",
         "held.append(held)",
         "pool.held = held; pool.itself = pool",
-        "kept = lambda: held; kept.itself = kept; atexit.register(kept)",
+        "kept = lambda held=held: held; kept.itself = kept; atexit.register(kept)",
         "local = threading.local(); local.held = held",
         "variable = contextvars.ContextVar('held'); variable.set(held)",
         "sys.held = held; gc.disable()",
@@ -123,13 +123,13 @@ def test_with_pools_used_by_what_runs_last() -> None:
     check("""
         class Last:
             def __init__(self):
-                self.pool, self.numpy = make_pool(), np
+                self.pool = make_pool()
 
             def __del__(self):
+                if self.pool.closed:
+                    return
                 buffer = self.pool.allocate(TOO_LARGE)
                 memoryview(buffer)[:4] = b"last"
-                with self.pool.numpy():
-                    self.numpy.zeros(5000)
                 self.pool.allocate_batch([8, 8]).release()
                 self.pool.trim()
                 self.pool.close()
@@ -137,8 +137,8 @@ def test_with_pools_used_by_what_runs_last() -> None:
         builtins.first, sys.second, np.third = Last(), Last(), Last()
         fourth = Last()
         fourth.itself = fourth
-        logging.disable()
         atexit.register(Last().__del__)
+        logging.disable()
     """)
 
 
@@ -196,6 +196,7 @@ def test_while_daemon_threads_work(work: str) -> None:
             while True:
                 {work}
 
+        pool.allocate_batch([]), pool.allocate(8).array()  # their first calls import modules
         for _ in range(4):
             threading.Thread(target=loop, daemon=True).start()
         started.wait()

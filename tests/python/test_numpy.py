@@ -238,7 +238,7 @@ class TestLifetime:
         del pool
         gc.collect()
         for array in held:
-            array += 1
+            np.add(array, 1, out=array)
             assert (array == 4).all()
         held[0].resize(20, refcheck=False)
         assert held[0].sum() == 40

@@ -259,7 +259,10 @@ class TestGenerators:
 
 class TestExhaustion:
     PAIR = (
-        ("WARNING", "MetalMemoryPool: Heap exhausted for 1099511627776MB allocation, falling back to device allocation"),
+        (
+            "WARNING",
+            "MetalMemoryPool: Heap exhausted for 1099511627776MB allocation, falling back to device allocation",
+        ),
         ("INFO", "MetalMemoryPool: Consider increasing heap_size_mb or num_heaps"),
     )
 
@@ -267,7 +270,7 @@ class TestExhaustion:
     def test_logs_the_pair_when_the_block_ends(self, make_pool: MakePool, log_lines: Any, create: Any) -> None:
         pool = make_pool()
         with pool.numpy():
-            with pytest.raises(MemoryError, match="1.00 EiB"):
+            with pytest.raises(MemoryError, match=r"1\.00 EiB"):
                 create(TOO_MUCH, np.uint8)
             assert log_lines() == []
         assert tuple(log_lines()) == self.PAIR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import random
 import sys
@@ -156,7 +157,7 @@ def test_no_block_has_two_owners(make_pool: MakePool, device: str) -> None:
 
     run_on_threads(work)
     spans = sorted(span for thread in owned for span in thread)
-    assert all(address + nbytes <= following for (address, nbytes), (following, _) in zip(spans, spans[1:]))
+    assert all(address + nbytes <= following for (address, nbytes), (following, _) in itertools.pairwise(spans))
     check_at_rest(pool, THREADS * ROUNDS)
     held.clear()
     check_at_rest(pool, 0)

@@ -92,8 +92,7 @@ void apply_cgroups(const std::string& root, HostMemory& memory) {
 }
 
 std::uint64_t pages_in_bytes(int name) {
-  return static_cast<std::uint64_t>(std::max(sysconf(name), 0L)) *
-         static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  return static_cast<std::uint64_t>(std::max(sysconf(name), 0L)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ enum class Holder : std::uint8_t { buffer, array };
 struct Allocation {
   std::uint64_t address = 0;
   std::uint64_t requested_bytes = 0;
-  std::uint64_t block_bytes = 0;      ///< requested bytes in whole units
-  std::uint64_t dirty_bytes = 0;      ///< leading bytes that may be non-zero; the rest is fresh from the device
+  std::uint64_t block_bytes = 0;       ///< requested bytes in whole units
+  std::uint64_t dirty_bytes = 0;       ///< leading bytes that may be non-zero; the rest is fresh from the device
   std::uint32_t heap_index = kNoHeap;  ///< kNoHeap: a fallback allocation
   std::uint32_t node = kNoNode;
   std::uint32_t generation = 0;

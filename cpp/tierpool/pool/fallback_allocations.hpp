@@ -11,12 +11,6 @@
 
 namespace tierpool {
 
-/// The fallback side of a pool at one moment: events since reset.
-struct FallbackStatistics {
-  AllocationCounters counters;
-  std::uint64_t exhaustion_events = 0;  ///< every allocation in `counters` is one of them
-};
-
 /// What the device served directly because no heap could: given back at its last release, never cached. Thread-safe.
 ///
 /// Exhaustion is counted here too, in one step with the allocation it leads to, so that no reset comes in between.

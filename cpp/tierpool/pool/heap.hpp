@@ -144,7 +144,7 @@ class Heap {
   AllocationCounters baseline_;
   std::uint64_t peak_used_bytes_ = 0;
   std::uint64_t written_end_bytes_ = 0;  // no byte from here on was ever handed out
-  std::uint32_t pins_ = 0;  // warm-ups that use the reservation right now
+  std::uint32_t pins_ = 0;               // warm-ups that use the reservation right now
   bool closed_ = false;
   bool reservation_ended_ = false;
 };

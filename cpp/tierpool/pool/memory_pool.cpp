@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <new>
 #include <stdexcept>
 
 #include "tierpool/base/errors.hpp"
 #include "tierpool/base/memory_size.hpp"
+#include "tierpool/pool/out_of_memory.hpp"
 
 namespace tierpool {
 namespace {
@@ -73,7 +73,8 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
       limit_(config_.max_bytes),
       origins_(config_.track_origins),
       log_(config_.log_exhaustion && config_.enabled),
-      fork_handler_(ForkHandler::Rank::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
+      fork_handler_(
+          ForkHandler::Rank::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
   if (heaps_.empty() || config_.warmup_bytes.empty()) {
     return;
   }
@@ -181,8 +182,7 @@ AllocationOutcome MemoryPool::serve(const AllocationRequest& request, bool count
   if (outcome == AllocationOutcome::served) {
     return outcome;
   }
-  const bool falls_back =
-      !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
+  const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
   if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
     limit_.give_back(block_bytes);
     return AllocationOutcome::would_block;
@@ -220,27 +220,8 @@ void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) c
     throw PoolClosedError("cannot allocate " + std::to_string(bytes) +
                           " bytes: the pool is closed; create a new MemoryPool");
   }
-  const PoolStatistics now = statistics();
-  const OutOfMemoryError::Details details{bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()};
-  std::array<char, 16> percent{};
-  std::snprintf(percent.data(), percent.size(), "%.1f%%", 100 * details.fragmentation);
-  std::string message = "out of memory: requested " + std::to_string(bytes) + " bytes (" + format_memory_size(bytes) +
-                        "), largest free block " + format_memory_size(details.largest_free_bytes) + ", free " +
-                        format_memory_size(details.free_bytes) + ", fragmentation " + percent.data();
-  if (outcome == AllocationOutcome::over_limit) {
-    message += "; " + format_memory_size(now.used_bytes + now.fallback_used_bytes) + " of max_bytes " +
-               format_memory_size(*config_.max_bytes) + " are in use: raise max_bytes or release buffers";
-  } else if (bytes > heap_size_bytes_) {
-    message += "; no heap can hold it: set heap_size_mb above the request";
-  } else {
-    message += "; increase heap_size_mb or num_heaps, or release buffers";
-  }
-  if (outcome == AllocationOutcome::out_of_memory) {
-    message += config_.on_exhaustion == OnExhaustion::raise
-                   ? ", or set on_exhaustion='fallback'"
-                   : " (device '" + device_->name() + "' could not serve it directly either)";
-  }
-  throw OutOfMemoryError(message, details);
+  const bool over_limit = outcome == AllocationOutcome::over_limit;
+  throw out_of_memory_error(bytes, over_limit, statistics(), config_, device_->name());
 }
 
 Allocation MemoryPool::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {
@@ -305,8 +286,8 @@ bool MemoryPool::release(const Allocation& allocation) noexcept {
   }
   // Before the memory goes: its address may be someone else's right after.
   origins_.forget(allocation);
-  const bool released = allocation.is_fallback() ? fallbacks_.release(allocation)
-                                                 : heaps_[allocation.heap_index]->release(allocation);
+  const bool released =
+      allocation.is_fallback() ? fallbacks_.release(allocation) : heaps_[allocation.heap_index]->release(allocation);
   if (released) {
     limit_.give_back(allocation.block_bytes);
   }
@@ -422,30 +403,10 @@ std::vector<HeapStatistics> MemoryPool::heaps() const {
 
 PoolStatistics MemoryPool::statistics() const {
   PoolStatistics total;
-  const auto add_counters = [&total](const AllocationCounters& counters) {
-    total.total_allocations += counters.allocations;
-    total.total_deallocations += counters.deallocations;
-    total.active_allocations += counters.live();
-    total.active_arrays += counters.live_arrays;
-    total.requested_bytes += counters.requested_bytes;
-    total.largest_allocation_bytes = std::max(total.largest_allocation_bytes, counters.largest_request_bytes);
-  };
-  const FallbackStatistics fallback = fallbacks_.statistics();
-  add_counters(fallback.counters);
-  total.fallback_allocations = fallback.counters.allocations;
-  total.fallback_used_bytes = fallback.counters.live_bytes;
-  total.exhaustion_events = fallback.exhaustion_events;
+  total.add(fallbacks_.statistics());
   for (const auto& heap : heaps_) {
-    const HeapStatistics one = heap->statistics();
-    add_counters(one.counters);
-    total.active_heaps += one.counters.live() != 0 ? 1 : 0;
-    total.capacity_bytes += one.capacity_bytes;
-    total.committed_bytes += one.committed_bytes;
-    total.free_bytes += one.free_bytes;
-    total.contiguous_free_bytes += one.largest_free_bytes;
-    total.largest_free_bytes = std::max(total.largest_free_bytes, one.largest_free_bytes);
+    total.add(heap->statistics());
   }
-  total.total_heaps = heaps_.size();
   total.used_bytes = used_.used();
   total.peak_used_bytes = std::max(used_.peak(), total.used_bytes);
   return total;

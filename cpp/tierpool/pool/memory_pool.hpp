@@ -75,8 +75,7 @@ class MemoryPool {
   /// Throws OutOfMemoryError, PoolClosedError, std::invalid_argument for the alignment.
   [[nodiscard]] Allocation allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
   /// From a heap or not at all. Throws PoolClosedError, std::invalid_argument.
-  [[nodiscard]] std::optional<Allocation> try_allocate(std::uint64_t bytes,
-                                                       std::uint64_t alignment_bytes = kUnitBytes);
+  [[nodiscard]] std::optional<Allocation> try_allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
   /// One allocation a size, or none at all and OutOfMemoryError; what was undone is counted nowhere but as exhaustion.
   [[nodiscard]] std::vector<Allocation> allocate_batch(std::span<const std::uint64_t> sizes);
   /// Takes memory back. False for an allocation that is not live in this pool; nothing changes then.
@@ -116,7 +115,8 @@ class MemoryPool {
   [[nodiscard]] std::uint64_t heap_size_bytes() const noexcept { return heap_size_bytes_; }
 
  private:
-  [[nodiscard]] AllocationOutcome serve(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome serve(const AllocationRequest& request, bool counted,
+                                        Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_from_heaps(const AllocationRequest& request, bool counted,
                                                    Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome try_heaps(const AllocationRequest& request, bool counted,

@@ -40,14 +40,12 @@ void PoolLog::exhaustion(std::uint64_t bytes, bool falls_back, std::uint64_t fal
   }
 }
 
-void PoolLog::creation_failed() {
-  log(LogLevel::error, "MetalMemoryPool: Failed to create MTLHeap (out of memory)");
-}
+void PoolLog::creation_failed() { log(LogLevel::error, "MetalMemoryPool: Failed to create MTLHeap (out of memory)"); }
 
 void PoolLog::warmup_size_skipped(std::uint64_t bytes, std::uint64_t heap_bytes, bool size_is_default) {
-  log(size_is_default ? LogLevel::info : LogLevel::warning,
-      "MetalMemoryPool: Warmup size " + format_memory_size(bytes) + " exceeds heap size " +
-          format_memory_size(heap_bytes) + ", skipped");
+  log(size_is_default ? LogLevel::info : LogLevel::warning, "MetalMemoryPool: Warmup size " +
+                                                                format_memory_size(bytes) + " exceeds heap size " +
+                                                                format_memory_size(heap_bytes) + ", skipped");
 }
 
 void PoolLog::trim_refused(const std::string& device_name) {

@@ -81,6 +81,33 @@ double HeapStatistics::fragmentation() const noexcept {
   return ratio(free_bytes - std::min(free_bytes, largest_free_bytes), free_bytes);
 }
 
+void PoolStatistics::add(const AllocationCounters& counters) noexcept {
+  total_allocations += counters.allocations;
+  total_deallocations += counters.deallocations;
+  active_allocations += counters.live();
+  active_arrays += counters.live_arrays;
+  requested_bytes += counters.requested_bytes;
+  largest_allocation_bytes = std::max(largest_allocation_bytes, counters.largest_request_bytes);
+}
+
+void PoolStatistics::add(const HeapStatistics& heap) noexcept {
+  add(heap.counters);
+  ++total_heaps;
+  active_heaps += heap.counters.live() != 0 ? 1 : 0;
+  capacity_bytes += heap.capacity_bytes;
+  committed_bytes += heap.committed_bytes;
+  free_bytes += heap.free_bytes;
+  contiguous_free_bytes += heap.largest_free_bytes;
+  largest_free_bytes = std::max(largest_free_bytes, heap.largest_free_bytes);
+}
+
+void PoolStatistics::add(const FallbackStatistics& fallback) noexcept {
+  add(fallback.counters);
+  fallback_allocations += fallback.counters.allocations;
+  fallback_used_bytes += fallback.counters.live_bytes;
+  exhaustion_events += fallback.exhaustion_events;
+}
+
 double PoolStatistics::hit_rate() const noexcept {
   return ratio(total_allocations - fallback_allocations, total_allocations);
 }

@@ -42,6 +42,12 @@ struct HeapStatistics {
   [[nodiscard]] double fragmentation() const noexcept;
 };
 
+/// The fallback side of a pool at one moment: events since reset.
+struct FallbackStatistics {
+  AllocationCounters counters;
+  std::uint64_t exhaustion_events = 0;  ///< every allocation in `counters` is one of them
+};
+
 /// One pool at one moment: integers here, every ratio derived below and nowhere else.
 ///
 /// With no call in flight every field is exact. A snapshot under load never goes backwards or negative, and
@@ -67,6 +73,10 @@ struct PoolStatistics {
   std::uint64_t largest_free_bytes = 0;
   std::uint64_t contiguous_free_bytes = 0;  ///< sum over the heaps of the largest free block
 
+  /// Adds one heap's or the fallbacks' share. Used bytes and their peak are the pool's own and not touched.
+  void add(const HeapStatistics& heap) noexcept;
+  void add(const FallbackStatistics& fallback) noexcept;
+
   [[nodiscard]] std::uint64_t available_count() const noexcept { return total_heaps - active_heaps; }
   /// Share of allocations that heaps served; 0 when there were none.
   [[nodiscard]] double hit_rate() const noexcept;
@@ -76,11 +86,14 @@ struct PoolStatistics {
   /// Share of the free bytes outside the largest free block of their heap; 0 when nothing is free.
   [[nodiscard]] double fragmentation() const noexcept;
   [[nodiscard]] double average_allocation_bytes() const noexcept;
+
+ private:
+  void add(const AllocationCounters& counters) noexcept;
 };
 
 /// One verdict on a pool's statistics, with what to do about it.
 struct Finding {
-  std::string metric;   ///< "hit_rate", "utilization" or "fallback_rate"
+  std::string metric;  ///< "hit_rate", "utilization" or "fallback_rate"
   double value = 0.0;
   std::string verdict;  ///< the guide's word: "excellent" ... "poor", "over-provisioned" ... "critical"
   std::string advice;

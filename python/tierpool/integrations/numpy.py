@@ -112,10 +112,11 @@ def array_over(buffer: _core.Buffer, dtype: DTypeLike = np.uint8, shape: Shape |
         shape = (buffer.nbytes // item.itemsize,)
     try:
         # Through asarray: that keeps the buffer's view as long as the array lives, ndarray lets it go at once.
-        return np.ndarray(shape, item, np.asarray(buffer))
+        array: NDArray[Any] = np.ndarray(shape, item, np.asarray(buffer))
     except TypeError as error:
         if "buffer is too small" not in str(error):
             raise
         raise ValueError(
             f"shape {shape} of {item} needs more than the buffer's {buffer.nbytes} bytes; allocate a larger buffer"
         ) from error
+    return array

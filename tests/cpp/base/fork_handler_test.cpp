@@ -43,7 +43,8 @@ TEST(ForkHandler, LocksAreTakenByRankAndLeftInReverseInParentAndChild) {
 TEST(ForkHandler, HandlerThatIsGoneIsNotCalled) {
   int calls = 0;
   {
-    const ForkHandler gone(ForkHandler::Rank::pool, [&calls] { ++calls; }, [] {});
+    const ForkHandler gone(
+        ForkHandler::Rank::pool, [&calls] { ++calls; }, [] {});
   }
   EXPECT_EQ(exit_status_of_child([] { return 7; }), 7);
   EXPECT_EQ(calls, 0);
@@ -54,7 +55,8 @@ TEST(ForkHandler, HandlersMayComeAndGoWhileOthersFork) {
   std::atomic<int> balance{0};
   std::thread other([&] {
     while (!done) {
-      const ForkHandler short_lived(ForkHandler::Rank::device, [&] { ++balance; }, [&] { --balance; });
+      const ForkHandler short_lived(
+          ForkHandler::Rank::device, [&] { ++balance; }, [&] { --balance; });
     }
   });
   for (int round = 0; round < 50; ++round) {

@@ -29,9 +29,7 @@ TEST(DeviceRegistry, MakesEveryDeviceItNames) {
   }
 }
 
-TEST(DeviceRegistry, SimulatedDevicesAreIndependent) {
-  EXPECT_NE(make_device("simulated"), make_device("simulated"));
-}
+TEST(DeviceRegistry, SimulatedDevicesAreIndependent) { EXPECT_NE(make_device("simulated"), make_device("simulated")); }
 
 TEST(DeviceRegistry, UnknownNamesGetTheNearestKnownOne) {
   EXPECT_NE(refusal("hots").find("unknown device 'hots': did you mean 'host'?"), std::string::npos);
@@ -46,8 +44,7 @@ TEST(DeviceRegistry, NamesAreExact) {
 
 TEST(DeviceRegistry, AnnouncedDevicesAreNotTakenForMistakes) {
   for (const char* name : {"pinned", "metal", "cuda", "cuda:0", "cuda:12"}) {
-    EXPECT_EQ(refusal(name),
-              "device '" + std::string(name) + "' is not available in this version: choose 'host'");
+    EXPECT_EQ(refusal(name), "device '" + std::string(name) + "' is not available in this version: choose 'host'");
   }
   EXPECT_NE(refusal("cuda0").find("unknown device 'cuda0'"), std::string::npos);
 }

@@ -22,7 +22,7 @@ class CommitMapTest : public ::testing::Test {
   static constexpr std::uint64_t kGranules = 200;  // more than three words of the bitmap
   SimulatedDevice device_{kGiB, kGranule};
   Reservation reservation_ = device_.reserve(kGranules * kGranule);
-  CommitMap map_{device_, reservation_, kGranules * kGranule};
+  CommitMap map_{device_, reservation_, kGranules* kGranule};
   bool complete_ = false;
   bool refused_ = false;
 };

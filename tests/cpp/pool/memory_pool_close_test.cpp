@@ -77,12 +77,12 @@ TEST_F(MemoryPoolCloseTest, LeaksAreReportedOnceAndWithTheirNumbers) {
   EXPECT_TRUE(pool.release(pool.allocate(1)));
   pool.close();
   pool.close();
-  EXPECT_EQ(log_.records(),
-            (std::vector<LogRecord>{
-                {LogLevel::error, "MetalMemoryPool: Memory leak detected!"},
-                {LogLevel::error, "MetalMemoryPool: Acquired: 3, Released: 1, Leaked: 2 buffers"},
-                {LogLevel::error,
-                 "MetalMemoryPool: Leaked: 2MB; set track_origins=True to see where they were allocated"}}));
+  EXPECT_EQ(
+      log_.records(),
+      (std::vector<LogRecord>{
+          {LogLevel::error, "MetalMemoryPool: Memory leak detected!"},
+          {LogLevel::error, "MetalMemoryPool: Acquired: 3, Released: 1, Leaked: 2 buffers"},
+          {LogLevel::error, "MetalMemoryPool: Leaked: 2MB; set track_origins=True to see where they were allocated"}}));
 }
 
 TEST_F(MemoryPoolCloseTest, LeakedIsWhatIsLiveAlsoAfterAReset) {
@@ -129,10 +129,10 @@ TEST_F(MemoryPoolCloseTest, ArraysAreReportedAsArraysAndNotAsLeaks) {
     keep(array);
   }
   pool.close();
-  EXPECT_EQ(log_.records(),
-            (std::vector<LogRecord>{
-                {LogLevel::info,
-                 "MetalMemoryPool: Closed with 2 live arrays of 4MB; each keeps its memory until it goes"}}));
+  EXPECT_EQ(
+      log_.records(),
+      (std::vector<LogRecord>{
+          {LogLevel::info, "MetalMemoryPool: Closed with 2 live arrays of 4MB; each keeps its memory until it goes"}}));
 }
 
 TEST_F(MemoryPoolCloseTest, DroppedPoolReportsNothing) {

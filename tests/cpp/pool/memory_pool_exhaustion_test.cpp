@@ -182,8 +182,7 @@ TEST_F(MemoryPoolExhaustionTest, PairIsLoggedAtOnceAndThenAtMostOncePerSecond) {
     EXPECT_TRUE(pool.release(pool.allocate(512 * kMiB)));
   }
   const std::vector<LogRecord> pair = {
-      {LogLevel::warning,
-       "MetalMemoryPool: Heap exhausted for 512MB allocation, falling back to device allocation"},
+      {LogLevel::warning, "MetalMemoryPool: Heap exhausted for 512MB allocation, falling back to device allocation"},
       {LogLevel::info, "MetalMemoryPool: Consider increasing heap_size_mb or num_heaps"}};
   // A machine that stalls for a second may see the next one.
   ASSERT_LT(log.records().size(), 50u);

@@ -107,8 +107,8 @@ TEST_F(MemoryPoolShortageTest, TrimThatFailsLeavesRequestsUnblocked) {
   MemoryPool& pool = build(16 * kGranule, 1);
   EXPECT_TRUE(fails_with(0, [&] { pool.trim(); }));
   Allocation allocation;
-  const AllocationOutcome outcome = pool.serve({.bytes = 17 * kGranule, .heaps_only = true, .may_block = false},
-                                               allocation);
+  const AllocationOutcome outcome =
+      pool.serve({.bytes = 17 * kGranule, .heaps_only = true, .may_block = false}, allocation);
   EXPECT_EQ(outcome, AllocationOutcome::out_of_memory);
   keep(pool.allocate(16 * kGranule));
   EXPECT_EQ(pool.serve({.bytes = 1, .heaps_only = true, .may_block = false}, allocation),

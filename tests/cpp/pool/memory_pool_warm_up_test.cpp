@@ -71,8 +71,8 @@ TEST_F(MemoryPoolWarmUpTest, SizeAboveTheHeapIsSkippedWithOneLineAtTheLevelOfIts
       config.warmup_bytes = {3 * kMiB / 2, kGranule};
       config.warmup_is_default = is_default;
     });
-    EXPECT_EQ(log.records(), (std::vector<LogRecord>{
-                                 {level, "MetalMemoryPool: Warmup size 1.5MB exceeds heap size 1MB, skipped"}}));
+    EXPECT_EQ(log.records(),
+              (std::vector<LogRecord>{{level, "MetalMemoryPool: Warmup size 1.5MB exceeds heap size 1MB, skipped"}}));
     EXPECT_EQ(device_->committed_bytes(), 3 * kGranule);
   }
 }

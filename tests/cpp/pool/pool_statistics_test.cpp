@@ -39,23 +39,39 @@ namespace {
 using Verdicts = std::vector<std::pair<std::uint64_t, std::string>>;
 
 TEST(Diagnose, HitRateIsJudgedByTheGuidesTargets) {
-  for (const auto& [hits, verdict] : Verdicts{{1000, "excellent"}, {951, "excellent"}, {950, "good"}, {900, "good"},
-                                              {899, "fair"}, {800, "fair"}, {799, "poor"}, {0, "poor"}}) {
+  for (const auto& [hits, verdict] : Verdicts{{1000, "excellent"},
+                                              {951, "excellent"},
+                                              {950, "good"},
+                                              {900, "good"},
+                                              {899, "fair"},
+                                              {800, "fair"},
+                                              {799, "poor"},
+                                              {0, "poor"}}) {
     EXPECT_EQ(verdict_on("hit_rate", with_hits(hits)), verdict) << hits;
   }
 }
 
 TEST(Diagnose, UtilizationIsJudgedByTheGuidesTargets) {
-  for (const auto& [used, verdict] :
-       Verdicts{{0, "over-provisioned"}, {499, "over-provisioned"}, {500, "optimal"}, {800, "optimal"},
-                {801, "under-provisioned"}, {950, "under-provisioned"}, {951, "critical"}, {1000, "critical"}}) {
+  for (const auto& [used, verdict] : Verdicts{{0, "over-provisioned"},
+                                              {499, "over-provisioned"},
+                                              {500, "optimal"},
+                                              {800, "optimal"},
+                                              {801, "under-provisioned"},
+                                              {950, "under-provisioned"},
+                                              {951, "critical"},
+                                              {1000, "critical"}}) {
     EXPECT_EQ(verdict_on("utilization", with_used(used)), verdict) << used;
   }
 }
 
 TEST(Diagnose, FallbackRateIsJudgedByTheGuidesTargets) {
-  for (const auto& [fallbacks, verdict] : Verdicts{{0, "excellent"}, {1, "acceptable"}, {49, "acceptable"},
-                                                   {50, "fair"}, {100, "fair"}, {101, "poor"}, {1000, "poor"}}) {
+  for (const auto& [fallbacks, verdict] : Verdicts{{0, "excellent"},
+                                                   {1, "acceptable"},
+                                                   {49, "acceptable"},
+                                                   {50, "fair"},
+                                                   {100, "fair"},
+                                                   {101, "poor"},
+                                                   {1000, "poor"}}) {
     EXPECT_EQ(verdict_on("fallback_rate", with_hits(1000 - fallbacks)), verdict) << fallbacks;
   }
 }
