@@ -70,7 +70,7 @@ spdlog::logger& logger() {
 }
 
 // Made when the library is loaded: a fork in the middle of a first use would leave the child with half a logger.
-[[maybe_unused]] const spdlog::logger& kLoggerAtLoad = logger();
+[[maybe_unused]] const spdlog::logger& logger_at_load = logger();
 
 }  // namespace
 
