@@ -28,17 +28,29 @@ void before_fork() {
   }
 }
 
-void after_fork() {
-  const auto& handlers = registry().handlers;
-  std::for_each(handlers.rbegin(), handlers.rend(), [](const ForkHandler* handler) { handler->after(); });
+template <typename Action>
+void after_fork(Action action) {
+  auto& handlers = registry().handlers;
+  std::for_each(handlers.rbegin(), handlers.rend(), action);
   registry().mutex.unlock();
+}
+
+void after_fork_in_parent() {
+  after_fork([](const ForkHandler* handler) { handler->after_in_parent(); });
+}
+
+void after_fork_in_child() {
+  after_fork([](const ForkHandler* handler) { handler->after_in_child(); });
 }
 
 }  // namespace
 
-ForkHandler::ForkHandler(Rank rank, std::function<void()> before, std::function<void()> after)
-    : rank_(rank), before_(std::move(before)), after_(std::move(after)) {
-  static const int installed = pthread_atfork(before_fork, after_fork, after_fork);
+ForkHandler::ForkHandler(Rank rank, Action before, Action after_in_parent, Action after_in_child)
+    : rank_(rank),
+      before_(std::move(before)),
+      after_in_parent_(std::move(after_in_parent)),
+      after_in_child_(std::move(after_in_child)) {
+  static const int installed = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
   static_cast<void>(installed);  // fails only without memory for a few pointers; forks are then unguarded, as before
   const std::lock_guard<std::mutex> lock(registry().mutex);
   auto& handlers = registry().handlers;

@@ -1,31 +1,38 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 
 namespace tierpool {
 
-/// Runs `before` in the parent before a fork and `after` in parent and child behind it, for as long as it lives: the
-/// owner takes its locks and lets them go, so that the child never finds one held by a thread it does not have.
+/// Runs `before` in the parent before a fork and one of the others behind it in parent and child, for as long as it
+/// lives: the owner takes its locks and lets them go, so that the child never finds one held by a thread it does not
+/// have.
 ///
 /// Make it the owner's last member. Handlers of a lower rank run their `before` first; a lock that is taken while
 /// another is held has the higher rank.
 class ForkHandler {
  public:
-  enum class Rank { pool, device, log };
+  enum class Rank { directory, pool, device, log };
 
-  ForkHandler(Rank rank, std::function<void()> before, std::function<void()> after);
+  using Action = std::function<void()>;
+
+  ForkHandler(Rank rank, Action before, Action after) : ForkHandler(rank, std::move(before), after, after) {}
+  ForkHandler(Rank rank, Action before, Action after_in_parent, Action after_in_child);
   ~ForkHandler();
   ForkHandler(const ForkHandler&) = delete;
   ForkHandler& operator=(const ForkHandler&) = delete;
 
   [[nodiscard]] Rank rank() const noexcept { return rank_; }
   void before() const { before_(); }
-  void after() const { after_(); }
+  void after_in_parent() const { after_in_parent_(); }
+  void after_in_child() const { after_in_child_(); }
 
  private:
   Rank rank_;
-  std::function<void()> before_;
-  std::function<void()> after_;
+  Action before_;
+  Action after_in_parent_;
+  Action after_in_child_;
 };
 
 }  // namespace tierpool

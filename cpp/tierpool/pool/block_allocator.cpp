@@ -11,8 +11,10 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kPlacementNames = {"good-fit", "best-fit", "first-fit"};
 
-// A power of two, so that vectors double in step with their own growth.
-constexpr std::size_t kFirstNodes = 64;
+// Every block has at least one unit, so there are never more nodes than units; node indices have 32 bits.
+std::size_t max_nodes(std::uint64_t capacity_units) noexcept {
+  return static_cast<std::size_t>(std::min<std::uint64_t>(capacity_units, kNoNode - 1));
+}
 
 }  // namespace
 
@@ -30,38 +32,20 @@ const std::vector<std::string_view>& placement_names() {
 }
 
 BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement)
-    : capacity_units_(capacity_bytes / kUnitBytes), placement_(placement), bins_(nodes_), tree_(nodes_) {
-  nodes_.reserve(kFirstNodes);
-  generations_.reserve(kFirstNodes);
+    : capacity_units_(capacity_bytes / kUnitBytes),
+      placement_(placement),
+      nodes_(max_nodes(capacity_units_)),
+      generations_(max_nodes(capacity_units_)),
+      bins_(nodes_) {
   if (capacity_units_ == 0) {
     return;
   }
   if (placement_ == Placement::first_fit) {
-    tree_.reserve(kFirstNodes);
+    tree_.emplace(nodes_);
   }
   first_node_ = new_node();
   nodes_[first_node_].size_units = capacity_units_;
   insert_free(first_node_);
-}
-
-bool BlockAllocator::reserve_nodes(std::size_t count) noexcept {
-  if (spare_count_ + (nodes_.capacity() - nodes_.size()) >= count) [[likely]] {
-    return true;
-  }
-  const std::size_t wanted = 2 * nodes_.capacity();
-  if (wanted >= kNoNode) {
-    return false;
-  }
-  try {
-    if (placement_ == Placement::first_fit) {
-      tree_.reserve(wanted);
-    }
-    generations_.reserve(wanted);
-    nodes_.reserve(wanted);
-  } catch (const std::bad_alloc&) {
-    return false;  // no room to remember a block is no room for the block
-  }
-  return true;
 }
 
 std::uint32_t BlockAllocator::new_node() noexcept {
@@ -72,9 +56,9 @@ std::uint32_t BlockAllocator::new_node() noexcept {
     nodes_[node] = BlockNode{};
     return node;
   }
-  nodes_.emplace_back();
-  generations_.push_back(0);
-  return static_cast<std::uint32_t>(nodes_.size() - 1);
+  const auto node = static_cast<std::uint32_t>(node_count_++);
+  nodes_[node] = BlockNode{};
+  return node;
 }
 
 void BlockAllocator::recycle_node(std::uint32_t node) noexcept {
@@ -91,7 +75,7 @@ std::uint32_t BlockAllocator::find_free(std::uint64_t units, std::uint64_t align
     case Placement::best_fit:
       return bins_.find_best_fit(units, alignment_units);
     case Placement::first_fit:
-      return tree_.find_first_fit(units, alignment_units);
+      return tree_->find_first_fit(units, alignment_units);
   }
   return kNoNode;
 }
@@ -99,7 +83,7 @@ std::uint32_t BlockAllocator::find_free(std::uint64_t units, std::uint64_t align
 void BlockAllocator::insert_free(std::uint32_t node) noexcept {
   ++free_count_;
   if (placement_ == Placement::first_fit) {
-    tree_.insert(node);
+    tree_->insert(node);
   } else {
     bins_.insert(node);
   }
@@ -108,7 +92,7 @@ void BlockAllocator::insert_free(std::uint32_t node) noexcept {
 void BlockAllocator::remove_free(std::uint32_t node) noexcept {
   --free_count_;
   if (placement_ == Placement::first_fit) {
-    tree_.remove(node);
+    tree_->remove(node);
   } else {
     bins_.remove(node);
   }
@@ -116,7 +100,7 @@ void BlockAllocator::remove_free(std::uint32_t node) noexcept {
 
 void BlockAllocator::resize_free(std::uint32_t node, std::uint64_t old_units) noexcept {
   if (placement_ == Placement::first_fit) {
-    tree_.resize(node, old_units);
+    tree_->resize(node, old_units);
   } else {
     bins_.resize(node, old_units);
   }
@@ -170,7 +154,7 @@ void BlockAllocator::absorb_previous(std::uint32_t node) noexcept {
 }
 
 Block BlockAllocator::block_at(std::uint32_t node) const noexcept {
-  return {nodes_[node].offset_units * kUnitBytes, nodes_[node].size_units * kUnitBytes, node, generations_[node]};
+  return {nodes_[node].offset_units * kUnitBytes, nodes_[node].size_units * kUnitBytes, node, generation_of(node)};
 }
 
 std::uint32_t BlockAllocator::take_from(std::uint32_t node, std::uint64_t units, std::uint64_t gap_units) noexcept {
@@ -216,7 +200,7 @@ void BlockAllocator::join_free(std::uint32_t node) noexcept {
 Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept {
   const std::uint64_t units = bytes == 0 ? 1 : (bytes - 1) / kUnitBytes + 1;
   const std::uint64_t alignment_units = std::max<std::uint64_t>(alignment_bytes / kUnitBytes, 1);
-  if (units > capacity_units_ || !reserve_nodes(2)) {
+  if (units > capacity_units_ || !has_room_for_nodes(2)) {
     return {};
   }
   const std::uint32_t free_node = find_free(units, alignment_units);
@@ -226,7 +210,7 @@ Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_byte
   const BlockNode& free_block = nodes_[free_node];
   const std::uint64_t gap_units = free_block.fit(units, alignment_units) - free_block.offset_units;
   const std::uint32_t node = take_from(free_node, units, gap_units);
-  ++generations_[node];
+  flip(node);
   used_units_ += units;
   ++live_count_;
   return block_at(node);
@@ -237,7 +221,7 @@ std::uint64_t BlockAllocator::free(std::uint32_t node, std::uint32_t generation)
     return 0;
   }
   const std::uint64_t units = nodes_[node].size_units;
-  ++generations_[node];
+  flip(node);
   used_units_ -= units;
   --live_count_;
   join_free(node);
@@ -245,7 +229,7 @@ std::uint64_t BlockAllocator::free(std::uint32_t node, std::uint32_t generation)
 }
 
 Block BlockAllocator::find(std::uint32_t node, std::uint64_t offset_bytes) const noexcept {
-  if (node >= nodes_.size() || !is_used(node) || nodes_[node].offset_units * kUnitBytes != offset_bytes) {
+  if (node >= node_count_ || !is_used(node) || nodes_[node].offset_units * kUnitBytes != offset_bytes) {
     return {};
   }
   return block_at(node);
@@ -259,7 +243,7 @@ std::vector<Block> BlockAllocator::take_free_blocks(std::uint64_t min_bytes) {
       continue;
     }
     remove_free(node);
-    ++generations_[node];
+    flip(node);
     used_units_ += nodes_[node].size_units;
     ++live_count_;
     taken.push_back(block_at(node));
@@ -269,12 +253,12 @@ std::vector<Block> BlockAllocator::take_free_blocks(std::uint64_t min_bytes) {
 
 std::uint64_t BlockAllocator::largest_free_upper_bound_bytes() const noexcept {
   const std::uint64_t units =
-      placement_ == Placement::first_fit ? tree_.largest_units() : bins_.largest_upper_bound_units();
+      placement_ == Placement::first_fit ? tree_->largest_units() : bins_.largest_upper_bound_units();
   return std::min(units, capacity_units_ - used_units_) * kUnitBytes;
 }
 
 std::uint64_t BlockAllocator::largest_free_bytes() const noexcept {
-  return (placement_ == Placement::first_fit ? tree_.largest_units() : bins_.largest_units()) * kUnitBytes;
+  return (placement_ == Placement::first_fit ? tree_->largest_units() : bins_.largest_units()) * kUnitBytes;
 }
 
 std::string BlockAllocator::find_inconsistency() const {

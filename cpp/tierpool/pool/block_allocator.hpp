@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,9 +54,18 @@ class BlockAllocator {
   std::uint64_t free(std::uint32_t node, std::uint32_t generation) noexcept;
 
   [[nodiscard]] bool is_live(std::uint32_t node, std::uint32_t generation) const noexcept {
-    return node < generations_.size() && generations_[node] == generation && is_used(node);
+    // Handles of live blocks alone have odd generations.
+    return node < generations_.size() && generation_of(node) == generation;
   }
-  /// The live block that begins at `offset_bytes` and has that node; empty when there is none.
+  /// Makes the handle of a live block stale without freeing the block, and returns the generation of its new handle.
+  /// Lock-free: whoever holds the only valid handle may call it beside any other call.
+  std::uint32_t renew(std::uint32_t node, std::uint32_t generation) noexcept {
+    const std::uint32_t renewed = generation + 2;
+    generations_[node].store(renewed, std::memory_order_relaxed);
+    return renewed;
+  }
+  /// The live block that begins at `offset_bytes` and has that node; empty when there is none. Lock-free for whoever
+  /// holds the block.
   [[nodiscard]] Block find(std::uint32_t node, std::uint64_t offset_bytes) const noexcept;
   /// Takes every free block of at least `min_bytes` out of circulation, for trimming. Throws std::bad_alloc, unchanged.
   [[nodiscard]] std::vector<Block> take_free_blocks(std::uint64_t min_bytes);
@@ -74,8 +85,18 @@ class BlockAllocator {
   [[nodiscard]] std::string find_inconsistency() const;
 
  private:
-  [[nodiscard]] bool is_used(std::uint32_t node) const noexcept { return (generations_[node] & 1U) != 0; }
-  [[nodiscard]] bool reserve_nodes(std::size_t count) noexcept;
+  [[nodiscard]] std::uint32_t generation_of(std::uint32_t node) const noexcept {
+    return generations_[node].load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] bool is_used(std::uint32_t node) const noexcept { return (generation_of(node) & 1U) != 0; }
+  /// Between used and free.
+  void flip(std::uint32_t node) noexcept {
+    generations_[node].store(generation_of(node) + 1, std::memory_order_relaxed);
+  }
+  [[nodiscard]] bool has_room_for_nodes(std::uint64_t count) const noexcept {
+    // Short of nodes only where 32 bits end before the heap does.
+    return nodes_.size() >= capacity_units_ || spare_count_ + (nodes_.size() - node_count_) >= count;
+  }
   [[nodiscard]] std::uint32_t new_node() noexcept;
   void recycle_node(std::uint32_t node) noexcept;
   [[nodiscard]] std::uint32_t find_free(std::uint64_t units, std::uint64_t alignment_units) const noexcept;
@@ -102,12 +123,14 @@ class BlockAllocator {
   std::uint64_t live_count_ = 0;
   std::uint64_t free_count_ = 0;
   BlockNodes nodes_;
-  std::uint32_t first_node_ = kNoNode;      // the block at offset 0
-  std::vector<std::uint32_t> generations_;  // odd while used; never reset, so that a stale handle stays stale
-  std::uint32_t spare_node_ = kNoNode;      // recycled nodes, linked by `next`
-  std::size_t spare_count_ = 0;
+  // Odd while used; never reset, so that a stale handle stays stale.
+  SparseArray<std::atomic<std::uint32_t>> generations_;
+  std::uint64_t node_count_ = 0;         // entries ever used
+  std::uint32_t first_node_ = kNoNode;   // the block at offset 0
+  std::uint32_t spare_node_ = kNoNode;   // recycled nodes, linked by `next`
+  std::uint64_t spare_count_ = 0;
   FreeBins bins_;
-  FreeTree tree_;
+  std::optional<FreeTree> tree_;  // first-fit only
 };
 
 }  // namespace tierpool

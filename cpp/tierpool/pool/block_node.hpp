@@ -2,7 +2,8 @@
 
 #include <cstdint>
 #include <limits>
-#include <vector>
+
+#include "tierpool/base/sparse_array.hpp"
 
 namespace tierpool {
 
@@ -32,6 +33,7 @@ struct BlockNode {
   }
 };
 
-using BlockNodes = std::vector<BlockNode>;
+/// By node index. Entries never move, so that a live block's size may be read without the heap's lock.
+using BlockNodes = SparseArray<BlockNode>;
 
 }  // namespace tierpool

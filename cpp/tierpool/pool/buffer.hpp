@@ -7,19 +7,18 @@
 
 namespace tierpool {
 
-/// Owns one allocation and keeps its pool alive; gives the memory back when it goes. Not thread-safe by itself, but
+/// Owns one allocation, which keeps its pool alive; gives the memory back when it goes. Not thread-safe by itself, but
 /// may be destroyed on any thread.
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(std::shared_ptr<MemoryPool> pool, const Allocation& allocation) noexcept
-      : pool_(std::move(pool)), allocation_(allocation) {}
+  Buffer(MemoryPool& pool, const Allocation& allocation) noexcept : pool_(&pool), allocation_(allocation) {}
   Buffer(Buffer&& other) noexcept
-      : pool_(std::move(other.pool_)), allocation_(std::exchange(other.allocation_, Allocation{})) {}
+      : pool_(other.pool_), allocation_(std::exchange(other.allocation_, Allocation{})) {}
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {
       release();
-      pool_ = std::move(other.pool_);
+      pool_ = other.pool_;
       allocation_ = std::exchange(other.allocation_, Allocation{});
     }
     return *this;
@@ -38,10 +37,11 @@ class Buffer {
   /// Whether there is memory here.
   explicit operator bool() const noexcept { return static_cast<bool>(allocation_); }
   [[nodiscard]] const Allocation& allocation() const noexcept { return allocation_; }
-  [[nodiscard]] const std::shared_ptr<MemoryPool>& pool() const noexcept { return pool_; }
+  /// The pool of an allocation that is there.
+  [[nodiscard]] MemoryPool& pool() const noexcept { return *pool_; }
 
  private:
-  std::shared_ptr<MemoryPool> pool_;
+  MemoryPool* pool_ = nullptr;
   Allocation allocation_;
 };
 

@@ -57,7 +57,6 @@ bool CommitMap::covers(std::uint64_t offset_bytes, std::uint64_t bytes) const no
 }
 
 std::uint64_t CommitMap::commit(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
   const std::uint64_t before = committed_bytes();
   const std::uint64_t end = align_up(offset_bytes + bytes, granularity_bytes_) / granularity_bytes_;
   complete = true;
@@ -80,7 +79,6 @@ std::uint64_t CommitMap::commit(std::uint64_t offset_bytes, std::uint64_t bytes,
 }
 
 std::uint64_t CommitMap::decommit_inside(std::uint64_t offset_bytes, std::uint64_t bytes, bool& refused) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
   const std::uint64_t before = committed_bytes();
   const std::uint64_t end_bytes = offset_bytes + bytes;
   const std::uint64_t end = end_bytes == capacity_bytes_ ? granule_count_ : end_bytes / granularity_bytes_;

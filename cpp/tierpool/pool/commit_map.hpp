@@ -11,8 +11,8 @@ namespace tierpool {
 
 /// Which granules of a reservation have physical memory behind them, and the only caller of commit and decommit.
 ///
-/// All calls may run concurrently. commit() and decommit_inside() block on the device under a mutex of their own, which
-/// serialises exactly these device calls and is never taken on the hot path.
+/// commit() and decommit_inside() block on the device and need the map locked by the caller; that lock serialises
+/// exactly these device calls and is never taken on the hot path. The other calls may run beside them.
 class CommitMap {
  public:
   /// The first `capacity_bytes` of the reservation are in use; both outlive this object.
@@ -31,7 +31,6 @@ class CommitMap {
   [[nodiscard]] std::uint64_t committed_bytes() const noexcept;
   [[nodiscard]] std::uint64_t granularity_bytes() const noexcept { return granularity_bytes_; }
 
-  /// Held over fork, so that the child finds the map in a known state.
   void lock() { mutex_.lock(); }
   void unlock() { mutex_.unlock(); }
 

@@ -26,9 +26,9 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
     request.generation = next_generation_++;
     records_.emplace(request.address, Record{block_bytes, alignment_bytes, request.generation, request.holder});
     live_count_.fetch_add(1, std::memory_order_release);
+    live_bytes_ += block_bytes;
     if (counted) {
-      add_exhaustion();
-      counters_.count_allocation(request, track_statistics_);
+          counters_.count_allocation(request);
     }
   } catch (const std::bad_alloc&) {
     device_.free_direct(direct.address, block_bytes, alignment_bytes);
@@ -38,34 +38,31 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
   return true;
 }
 
-void FallbackAllocations::count_exhaustion() noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  add_exhaustion();
-}
-
 void FallbackAllocations::count(const Allocation& allocation) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  add_exhaustion();
-  counters_.count_allocation(allocation, track_statistics_);
+  counters_.count_allocation(allocation);
 }
 
-bool FallbackAllocations::remove(const Allocation& allocation, bool counted) noexcept {
+ReleaseResult FallbackAllocations::remove(const Allocation& allocation, bool counted) noexcept {
   Record record;
+  ReleaseResult result = ReleaseResult::released;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = records_.find(allocation.address);
     if (found == records_.end() || found->second.generation != allocation.generation) {
-      return false;
+      return ReleaseResult::stale;
     }
     record = found->second;
     records_.erase(found);
+    result = orphaned_ ? ReleaseResult::released_orphan : ReleaseResult::released;
     live_count_.fetch_sub(1, std::memory_order_release);
+    live_bytes_ -= record.block_bytes;
     if (counted) {
-      counters_.count_deallocation(allocation, track_statistics_);
+      counters_.count_deallocation(allocation);
     }
   }
   device_.free_direct(allocation.address, record.block_bytes, record.alignment_bytes);
-  return true;
+  return result;
 }
 
 void FallbackAllocations::undo(const Allocation& allocation) noexcept {
@@ -73,7 +70,13 @@ void FallbackAllocations::undo(const Allocation& allocation) noexcept {
   count_exhaustion();
 }
 
-bool FallbackAllocations::release(const Allocation& allocation) noexcept { return remove(allocation, true); }
+ReleaseResult FallbackAllocations::release(const Allocation& allocation) noexcept { return remove(allocation, true); }
+
+std::uint64_t FallbackAllocations::orphan() noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  orphaned_ = true;
+  return records_.size();
+}
 
 Allocation FallbackAllocations::find_array(std::uint64_t address) noexcept {
   if (live_count_.load(std::memory_order_acquire) == 0) {
@@ -94,17 +97,14 @@ Allocation FallbackAllocations::find_array(std::uint64_t address) noexcept {
 
 FallbackStatistics FallbackAllocations::statistics() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  FallbackStatistics statistics{counters_, exhaustion_events_ - exhaustion_baseline_};
-  statistics.counters.allocations -= baseline_.allocations;
-  statistics.counters.deallocations -= baseline_.deallocations;
-  statistics.counters.requested_bytes -= baseline_.requested_bytes;
-  return statistics;
+  return {counters_.since(baseline_, track_statistics_),
+          track_statistics_ ? exhaustion_events() - exhaustion_baseline_ : 0, records_.size(), live_bytes_};
 }
 
 void FallbackAllocations::reset_statistics() noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   baseline_ = counters_;
-  exhaustion_baseline_ = exhaustion_events_;
+  exhaustion_baseline_ = exhaustion_events();
   counters_.largest_request_bytes = 0;
 }
 

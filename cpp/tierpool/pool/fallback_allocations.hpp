@@ -26,13 +26,14 @@ class FallbackAllocations {
   /// the device has none.
   [[nodiscard]] bool take(Allocation& request, std::uint64_t alignment_bytes, bool counted) noexcept;
   /// Counts an exhaustion that led to no allocation.
-  void count_exhaustion() noexcept;
+  void count_exhaustion() noexcept { vain_exhaustions_.fetch_add(1, std::memory_order_relaxed); }
   /// Counts an allocation taken uncounted.
   void count(const Allocation& allocation) noexcept;
   /// Gives back an allocation taken uncounted; only its exhaustion remains.
   void undo(const Allocation& allocation) noexcept;
-  /// False for an allocation that is not live here; nothing changes then.
-  [[nodiscard]] bool release(const Allocation& allocation) noexcept;
+  [[nodiscard]] ReleaseResult release(const Allocation& allocation) noexcept;
+  /// Says how many allocations are live; from here on release() marks each as an orphan's.
+  [[nodiscard]] std::uint64_t orphan() noexcept;
   /// The live array at that address; empty when there is none.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
 
@@ -52,21 +53,25 @@ class FallbackAllocations {
     Holder holder = Holder::buffer;
   };
 
-  /// Counts an exhaustion; with the lock held.
-  void add_exhaustion() noexcept { exhaustion_events_ += track_statistics_ ? 1 : 0; }
-  /// Forgets a live allocation and gives its memory back. False when it is not live.
-  [[nodiscard]] bool remove(const Allocation& allocation, bool counted) noexcept;
+  /// Every counted allocation is one, and every exhaustion that led to none. With the lock held.
+  [[nodiscard]] std::uint64_t exhaustion_events() const noexcept {
+    return counters_.allocations + vain_exhaustions_.load(std::memory_order_relaxed);
+  }
+  /// Forgets a live allocation and gives its memory back.
+  [[nodiscard]] ReleaseResult remove(const Allocation& allocation, bool counted) noexcept;
 
   Device& device_;
   const bool track_statistics_;
   std::atomic<std::uint64_t> live_count_{0};  // lets find_array() answer without the lock while there is nothing
+  std::atomic<std::uint64_t> vain_exhaustions_{0};
 
   mutable std::mutex mutex_;  // guards all below
   std::unordered_map<std::uint64_t, Record> records_;
   std::uint32_t next_generation_ = 0;
-  AllocationCounters counters_;
-  AllocationCounters baseline_;
-  std::uint64_t exhaustion_events_ = 0;
+  bool orphaned_ = false;
+  std::uint64_t live_bytes_ = 0;
+  EventCounters counters_;
+  EventCounters baseline_;
   std::uint64_t exhaustion_baseline_ = 0;
 };
 

@@ -4,12 +4,6 @@
 
 namespace tierpool {
 
-void FreeTree::reserve(std::size_t node_count) {
-  if (largest_.size() < node_count) {
-    largest_.resize(std::max(node_count, 2 * largest_.size()));
-  }
-}
-
 std::uint32_t FreeTree::priority(std::uint32_t node) noexcept {
   // The finaliser of MurmurHash3 (Appleby, public domain): neighbours in index become unrelated in priority.
   std::uint32_t hash = node + 1;

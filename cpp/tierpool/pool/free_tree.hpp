@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "tierpool/pool/block_node.hpp"
 
@@ -13,10 +12,8 @@ namespace tierpool {
 /// priorities are a hash of the node's index, so that equal histories give equal trees. Not thread-safe.
 class FreeTree {
  public:
-  explicit FreeTree(BlockNodes& nodes) noexcept : nodes_(nodes) {}
-
-  /// Makes room for nodes below `node_count`. Throws std::bad_alloc, unchanged.
-  void reserve(std::size_t node_count);
+  /// Throws std::bad_alloc.
+  explicit FreeTree(BlockNodes& nodes) : nodes_(nodes), largest_(nodes.size()) {}
 
   void insert(std::uint32_t node) noexcept;
   void remove(std::uint32_t node) noexcept;
@@ -52,7 +49,7 @@ class FreeTree {
                                         std::uint64_t alignment_units) const noexcept;
 
   BlockNodes& nodes_;
-  std::vector<std::uint64_t> largest_;
+  SparseArray<std::uint64_t> largest_;
   std::uint32_t root_ = kNoNode;
 };
 

@@ -31,7 +31,6 @@ Heap::Heap(Device& device, UsedBytes& used, const Options& options)
     : used_(used),
       index_(options.index),
       capacity_bytes_(options.capacity_bytes),
-      track_statistics_(options.track_statistics),
       array_nodes_(options.capacity_bytes / kUnitBytes),
       reservation_(device, options.capacity_bytes),
       commits_(device, reservation_.get(), options.capacity_bytes),
@@ -50,63 +49,124 @@ HeapView Heap::view() const noexcept {
   return {used_hint_.load(std::memory_order_relaxed), largest_free_hint_.load(std::memory_order_acquire)};
 }
 
-void Heap::hand_out(const Block& block, Allocation& request) noexcept {
+void Heap::add_taken(std::uint64_t bytes) noexcept {
+  ++taken_count_;
+  taken_bytes_ += bytes;
+  peak_used_bytes_ = std::max(peak_used_bytes_, taken_bytes_);
+  used_.add(bytes);
+}
+
+void Heap::subtract_taken(std::uint64_t bytes) noexcept {
+  --taken_count_;
+  taken_bytes_ -= bytes;
+  used_.subtract(bytes);
+}
+
+std::uint64_t Heap::note_written(const Block& block) noexcept {
   const std::uint64_t end_bytes = block.offset_bytes + block.size_bytes;
+  const std::uint64_t dirty_end = std::clamp(written_end_bytes_, block.offset_bytes, end_bytes);
+  written_end_bytes_ = std::max(written_end_bytes_, end_bytes);
+  return dirty_end - block.offset_bytes;
+}
+
+Block Heap::find_block(const TakeOptions& options) noexcept {
+  return closed_ ? Block{} : blocks_.allocate(options.block_bytes, options.alignment_bytes);
+}
+
+void Heap::hand_out(const Block& block, Allocation& request) noexcept {
   request.address = reservation_.address() + block.offset_bytes;
   request.block_bytes = block.size_bytes;
-  request.dirty_bytes = std::clamp(written_end_bytes_, block.offset_bytes, end_bytes) - block.offset_bytes;
+  request.dirty_bytes = note_written(block);
   request.heap_index = index_;
   request.node = block.node;
   request.generation = block.generation;
-  written_end_bytes_ = std::max(written_end_bytes_, end_bytes);
-  if (request.holder == Holder::array) {
-    array_nodes_[block.offset_bytes / kUnitBytes] = block.node + 1;
-  }
+  note_array(request);
   publish_view();
 }
 
-void Heap::add_to_counters(const Allocation& allocation) noexcept {
-  counters_.count_allocation(allocation, track_statistics_);
-  peak_used_bytes_ = std::max(peak_used_bytes_, counters_.live_bytes);
-  used_.add(allocation.block_bytes);
+Heap::TakeResult Heap::take(Allocation& request, const TakeOptions& options) noexcept {
+  const TakeResult result = take_committed(request, options);
+  return result == TakeResult::needs_commit && options.may_commit ? take_and_commit(request, options) : result;
 }
 
-Heap::TakeResult Heap::take(Allocation& request, const TakeOptions& options) noexcept {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const Block block = closed_ ? Block{} : blocks_.allocate(request.requested_bytes, options.alignment_bytes);
-    if (!block) {
-      return TakeResult::full;
-    }
-    const bool committed = commits_.covers(block.offset_bytes, block.size_bytes);
-    if (!committed && !options.may_commit) {
-      blocks_.free(block.node, block.generation);
-      return TakeResult::needs_commit;
-    }
-    hand_out(block, request);
-    if (committed) {
-      if (options.counted) {
-        add_to_counters(request);
-      }
-      return TakeResult::taken;
-    }
-  }
-  bool complete = false;
-  commits_.commit(offset_of(request), request.block_bytes, complete);
-  if (!complete) {
-    undo(request);
-    request.address = 0;
+Heap::TakeResult Heap::take_committed(Allocation& request, const TakeOptions& options) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Block block = find_block(options);
+  if (!block) {
     return TakeResult::full;
   }
+  if (!commits_.covers(block.offset_bytes, block.size_bytes)) {
+    blocks_.free(block.node, block.generation);
+    return TakeResult::needs_commit;
+  }
+  hand_out(block, request);
+  add_taken(request.block_bytes);
   if (options.counted) {
-    count(request);
+    counters_.count_allocation(request);
   }
   return TakeResult::taken;
 }
 
+// Under the commit map's lock throughout: a fork then never finds a block between taken and counted.
+Heap::TakeResult Heap::take_and_commit(Allocation& request, const TakeOptions& options) noexcept {
+  const std::lock_guard<CommitMap> committing(commits_);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const Block block = find_block(options);
+    if (!block) {
+      return TakeResult::full;
+    }
+    hand_out(block, request);
+  }
+  bool complete = false;
+  commits_.commit(offset_of(request.address), request.block_bytes, complete);
+  return finish_commit(request, complete, options.counted) ? TakeResult::taken : TakeResult::full;
+}
+
+bool Heap::finish_commit(Allocation& request, bool complete, bool counted) noexcept {
+  bool ends = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!complete) {
+      take_back(request);
+      ends = should_end_reservation();
+    } else {
+      add_taken(request.block_bytes);
+      if (counted) {
+        counters_.count_allocation(request);
+      }
+    }
+  }
+  if (ends) {
+    reservation_.release();
+  }
+  request.address = complete ? request.address : 0;
+  return complete;
+}
+
+std::size_t Heap::take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> blocks) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::size_t count = 0;
+  for (; count < blocks.size(); ++count) {
+    const Block block = find_block({.block_bytes = block_bytes});
+    if (!block) {
+      break;
+    }
+    if (!commits_.covers(block.offset_bytes, block.size_bytes)) {
+      blocks_.free(block.node, block.generation);
+      break;
+    }
+    blocks[count] = {reservation_.address() + block.offset_bytes, index_, block.node, block.generation};
+    static_cast<void>(note_written(block));
+    add_taken(block.size_bytes);
+  }
+  publish_view();
+  return count;
+}
+
 void Heap::count(const Allocation& allocation) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  add_to_counters(allocation);
+  counters_.count_allocation(allocation);
 }
 
 bool Heap::should_end_reservation() noexcept {
@@ -117,52 +177,83 @@ bool Heap::should_end_reservation() noexcept {
   return true;
 }
 
-bool Heap::take_back(const Allocation& allocation) noexcept {
+void Heap::take_back(const Allocation& allocation) noexcept {
+  forget_array(allocation);
   blocks_.free(allocation.node, allocation.generation);
-  if (allocation.holder == Holder::array) {
-    array_nodes_[offset_of(allocation) / kUnitBytes] = 0;
-  }
   publish_view();
-  return should_end_reservation();
 }
 
 void Heap::undo(const Allocation& allocation) noexcept {
   bool ends = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    ends = take_back(allocation);
+    subtract_taken(allocation.block_bytes);
+    take_back(allocation);
+    ends = should_end_reservation();
   }
   if (ends) {
     reservation_.release();
   }
 }
 
-bool Heap::release(const Allocation& allocation) noexcept {
+void Heap::give_back(std::span<const ParkedBlock> blocks) noexcept {
   bool ends = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!contains(allocation.address) || !blocks_.is_live(allocation.node, allocation.generation) ||
-        !blocks_.find(allocation.node, offset_of(allocation))) {
-      return false;
+    for (const ParkedBlock& block : blocks) {
+      if (block.heap_index == index_) {
+        subtract_taken(blocks_.free(block.node, block.generation));
+      }
     }
-    counters_.count_deallocation(allocation, track_statistics_);
-    used_.subtract(allocation.block_bytes);
-    ends = take_back(allocation);
+    publish_view();
+    ends = should_end_reservation();
   }
   if (ends) {
     reservation_.release();
   }
-  return true;
+}
+
+ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint64_t>& ends_late) noexcept {
+  ReleaseResult result = ReleaseResult::stale;
+  bool ends = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!is_live(allocation) || !blocks_.find(allocation.node, offset_of(allocation.address))) {
+      return result;
+    }
+    counters_.count_deallocation(allocation);
+    subtract_taken(allocation.block_bytes);
+    take_back(allocation);
+    result = orphaned_ ? ReleaseResult::released_orphan : ReleaseResult::released;
+    ends = should_end_reservation();
+    if (ends) {
+      ends_late.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+  if (ends) {
+    reservation_.release();
+    ends_late.fetch_sub(1, std::memory_order_release);
+  }
+  return result;
+}
+
+std::uint64_t Heap::orphan() noexcept {
+  std::uint64_t live = 0;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    orphaned_ = true;
+    live = blocks_.live_count();
+  }
+  close();
+  return live;
 }
 
 Allocation Heap::find_array(std::uint64_t address) noexcept {
-  if (!contains(address) || (address - reservation_.address()) % kUnitBytes != 0) {
+  if (!contains(address) || offset_of(address) % kUnitBytes != 0) {
     return {};
   }
-  const std::uint64_t offset_bytes = address - reservation_.address();
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const std::uint32_t entry = array_nodes_[offset_bytes / kUnitBytes];
-  const Block block = entry == 0 ? Block{} : blocks_.find(entry - 1, offset_bytes);
+  const std::uint32_t entry = array_nodes_[offset_of(address) / kUnitBytes];
+  const Block block = entry == 0 ? Block{} : blocks_.find(entry - 1, offset_of(address));
   if (!block) {
     return {};
   }
@@ -185,7 +276,11 @@ std::uint64_t Heap::warm_up(std::uint64_t offset_bytes, std::uint64_t bytes, boo
     }
     ++pins_;
   }
-  const std::uint64_t newly_committed = commits_.commit(offset_bytes, bytes, complete);
+  std::uint64_t newly_committed = 0;
+  {
+    const std::lock_guard<CommitMap> committing(commits_);
+    newly_committed = commits_.commit(offset_bytes, bytes, complete);
+  }
   bool ends = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -211,8 +306,11 @@ std::uint64_t Heap::trim(bool& refused) {
     publish_view();
   }
   std::uint64_t given_back = 0;
-  for (const Block& block : held) {
-    given_back += commits_.decommit_inside(block.offset_bytes, block.size_bytes, refused);
+  {
+    const std::lock_guard<CommitMap> committing(commits_);
+    for (const Block& block : held) {
+      given_back += commits_.decommit_inside(block.offset_bytes, block.size_bytes, refused);
+    }
   }
   bool ends = false;
   {
@@ -242,29 +340,28 @@ void Heap::close() noexcept {
   }
 }
 
-HeapStatistics Heap::statistics() const {
+HeapStatistics Heap::statistics(const EventCounters& cached, const ParkedTotals& parked) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   HeapStatistics statistics;
   statistics.index = index_;
   statistics.capacity_bytes = capacity_bytes_;
-  statistics.used_bytes = counters_.live_bytes;
+  statistics.used_bytes = taken_bytes_ - parked.bytes;
   statistics.peak_used_bytes = peak_used_bytes_;
   statistics.free_bytes = blocks_.free_bytes();
   statistics.largest_free_bytes = blocks_.largest_free_bytes();
   statistics.committed_bytes = reservation_ended_ ? 0 : commits_.committed_bytes();
+  statistics.cached_bytes = parked.bytes;
   statistics.free_block_count = blocks_.free_block_count();
+  statistics.live_count = taken_count_ - parked.count;
   statistics.counters = counters_;
-  statistics.counters.allocations -= baseline_.allocations;
-  statistics.counters.deallocations -= baseline_.deallocations;
-  statistics.counters.requested_bytes -= baseline_.requested_bytes;
+  statistics.counters.add(cached);
   return statistics;
 }
 
 void Heap::reset_statistics() noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  baseline_ = counters_;
   counters_.largest_request_bytes = 0;
-  peak_used_bytes_ = counters_.live_bytes;
+  peak_used_bytes_ = taken_bytes_;
 }
 
 }  // namespace tierpool

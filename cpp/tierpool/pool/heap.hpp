@@ -3,19 +3,23 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <span>
 #include <utility>
+#include <vector>
 
-#include "tierpool/base/sparse_table.hpp"
+#include "tierpool/base/sparse_array.hpp"
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/allocation.hpp"
 #include "tierpool/pool/block_allocator.hpp"
 #include "tierpool/pool/commit_map.hpp"
 #include "tierpool/pool/heap_selection.hpp"
+#include "tierpool/pool/magazine.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
 
 namespace tierpool {
 
-/// Bytes of the counted live blocks of all heaps of a pool, and the most they ever were since reset. Thread-safe.
+/// Bytes taken from all heaps of a pool, by counted live blocks and parked ones, and the most they ever were since
+/// reset. Thread-safe.
 class UsedBytes {
  public:
   void add(std::uint64_t bytes) noexcept;
@@ -64,7 +68,6 @@ class Heap {
     std::uint32_t index = 0;
     std::uint64_t capacity_bytes = 0;
     Placement placement = Placement::good_fit;
-    bool track_statistics = true;
   };
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.
@@ -75,22 +78,51 @@ class Heap {
 
   enum class TakeResult { taken, full, needs_commit };
   struct TakeOptions {
+    std::uint64_t block_bytes = 0;  ///< size of the block, at least the requested bytes
     std::uint64_t alignment_bytes = kUnitBytes;
     bool may_commit = true;  ///< whether to wait for the device when the block has to be committed
     bool counted = true;     ///< whether the statistics learn of it now; otherwise by count()
   };
-  /// A block for `request`, whose requested_bytes and holder are read and whose other fields are filled in.
-  /// needs_commit when the block would have to be committed and must not be; nothing has changed then. A commit that
-  /// fails undoes the block: full.
+  /// A block for `request`, whose requested_bytes and holder are read and whose other fields are filled in, but for the
+  /// magazine. needs_commit when the block would have to be committed and must not be; nothing has changed then. A
+  /// commit that fails undoes the block: full.
   [[nodiscard]] TakeResult take(Allocation& request, const TakeOptions& options) noexcept;
+  /// Takes up to `blocks.size()` blocks for a magazine, as far as committed memory has them. Returns how many.
+  [[nodiscard]] std::size_t take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> blocks) noexcept;
   /// Counts a block taken uncounted.
   void count(const Allocation& allocation) noexcept;
   /// Gives back a block taken uncounted.
   void undo(const Allocation& allocation) noexcept;
-  /// False for an allocation that is not live here; nothing changes then.
-  [[nodiscard]] bool release(const Allocation& allocation) noexcept;
+  /// Gives back those of the blocks, which were parked, that are this heap's.
+  void give_back(std::span<const ParkedBlock> blocks) noexcept;
+  /// `ends_late` is raised before the lock goes when the reservation has to end behind it, and lowered when it has.
+  [[nodiscard]] ReleaseResult release(const Allocation& allocation, std::atomic<std::uint64_t>& ends_late) noexcept;
+  /// As close(), and says how many allocations are live; from here on release() marks each as an orphan's.
+  [[nodiscard]] std::uint64_t orphan() noexcept;
+
+  /// Whether the allocation is live here. Lock-free for whoever holds it.
+  [[nodiscard]] bool is_live(const Allocation& allocation) const noexcept {
+    return contains(allocation.address) && blocks_.is_live(allocation.node, allocation.generation);
+  }
+  /// Makes the handle of a live allocation stale and returns its block as it is parked. Lock-free for whoever holds it.
+  [[nodiscard]] ParkedBlock park(const Allocation& allocation) noexcept {
+    return {allocation.address, allocation.heap_index, allocation.node,
+            blocks_.renew(allocation.node, allocation.generation)};
+  }
+  /// Lets find_array() find an array, or no longer; other holders are none of its business. Lock-free for the holder.
+  void note_array(const Allocation& allocation) noexcept {
+    if (allocation.holder == Holder::array) {
+      array_nodes_[offset_of(allocation.address) / kUnitBytes] = allocation.node + 1;
+    }
+  }
+  void forget_array(const Allocation& allocation) noexcept {
+    if (allocation.holder == Holder::array) {
+      array_nodes_[offset_of(allocation.address) / kUnitBytes] = 0;
+    }
+  }
 
   /// The live array at that address; empty when there is none. Buffers are not found: they are released by handle.
+  /// Lock-free for whoever holds the array.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
   [[nodiscard]] bool contains(std::uint64_t address) const noexcept {
     return address - reservation_.address() < capacity_bytes_;
@@ -106,7 +138,8 @@ class Heap {
 
   [[nodiscard]] HeapView view() const noexcept;
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
-  [[nodiscard]] HeapStatistics statistics() const;
+  /// With what the thread caches know of this heap: their event counters and what is parked in them.
+  [[nodiscard]] HeapStatistics statistics(const EventCounters& cached, const ParkedTotals& parked) const;
   void reset_statistics() noexcept;
 
   /// Held over fork, in this order: first every heap's lock_commits(), then every lock().
@@ -116,24 +149,29 @@ class Heap {
   void unlock() { mutex_.unlock(); }
 
  private:
-  [[nodiscard]] std::uint64_t offset_of(const Allocation& allocation) const noexcept {
-    return allocation.address - reservation_.address();
+  [[nodiscard]] std::uint64_t offset_of(std::uint64_t address) const noexcept {
+    return address - reservation_.address();
   }
-  /// Counts a block; with the lock held.
-  void add_to_counters(const Allocation& allocation) noexcept;
-  /// Fills `request` in from a block; with the lock held.
+  [[nodiscard]] TakeResult take_committed(Allocation& request, const TakeOptions& options) noexcept;
+  [[nodiscard]] TakeResult take_and_commit(Allocation& request, const TakeOptions& options) noexcept;
+  [[nodiscard]] bool finish_commit(Allocation& request, bool complete, bool counted) noexcept;
+  // With the lock held.
+  [[nodiscard]] Block find_block(const TakeOptions& options) noexcept;
   void hand_out(const Block& block, Allocation& request) noexcept;
-  /// Frees a live block; with the lock held. True when the reservation has to end now.
-  [[nodiscard]] bool take_back(const Allocation& allocation) noexcept;
-  /// Whether nothing needs the reservation any more, once; with the lock held. The caller releases it without the lock.
+  /// The leading bytes of a block that may be non-zero; from now on all of them.
+  [[nodiscard]] std::uint64_t note_written(const Block& block) noexcept;
+  void add_taken(std::uint64_t bytes) noexcept;
+  void subtract_taken(std::uint64_t bytes) noexcept;
+  void take_back(const Allocation& allocation) noexcept;
+  /// Whether nothing needs the reservation any more, once. The caller releases it without the lock.
   [[nodiscard]] bool should_end_reservation() noexcept;
   void publish_view() noexcept;
 
   UsedBytes& used_;
   const std::uint32_t index_;
   const std::uint64_t capacity_bytes_;
-  const bool track_statistics_;
-  SparseTable array_nodes_;  // by first unit: node + 1 of the array that begins there; guarded by mutex_
+  // By first unit: node + 1 of the array that begins there, whose holder alone touches the entry.
+  SparseArray<std::uint32_t> array_nodes_;
   OwnedReservation reservation_;
   CommitMap commits_;
   std::atomic<std::uint64_t> used_hint_{0};
@@ -141,12 +179,14 @@ class Heap {
 
   mutable std::mutex mutex_;  // guards all below
   BlockAllocator blocks_;
-  AllocationCounters counters_;
-  AllocationCounters baseline_;
+  EventCounters counters_;           // of what bypassed the thread caches
+  std::uint64_t taken_count_ = 0;    // counted live blocks and parked ones
+  std::uint64_t taken_bytes_ = 0;
   std::uint64_t peak_used_bytes_ = 0;
   std::uint64_t written_end_bytes_ = 0;  // no byte from here on was ever handed out
   std::uint32_t pins_ = 0;               // warm-ups that use the reservation right now
   bool closed_ = false;
+  bool orphaned_ = false;
   bool reservation_ended_ = false;
 };
 

@@ -41,9 +41,9 @@ const std::vector<std::string_view>& strategy_names() {
 std::size_t order_heaps(Strategy strategy, std::span<const HeapView> heaps, std::uint64_t bytes, std::uint64_t turn,
                         std::span<std::uint32_t> order) noexcept {
   std::size_t count = 0;
-  const std::uint64_t first = strategy == Strategy::round_robin && !heaps.empty() ? turn % heaps.size() : 0;
-  for (std::uint64_t step = 0; step < heaps.size(); ++step) {
-    const std::uint64_t index = (first + step) % heaps.size();
+  std::size_t index = strategy == Strategy::round_robin ? turn : 0;
+  for (std::size_t step = 0; step < heaps.size(); ++step, ++index) {
+    index = index < heaps.size() ? index : 0;
     if (heaps[index].largest_free_bytes >= bytes) {
       order[count++] = static_cast<std::uint32_t>(index);
     }

@@ -1,9 +1,8 @@
 #include "tierpool/pool/memory_pool.hpp"
 
 #include <algorithm>
-#include <array>
-#include <new>
 #include <stdexcept>
+#include <thread>
 
 #include "tierpool/base/errors.hpp"
 #include "tierpool/base/memory_size.hpp"
@@ -13,11 +12,18 @@ namespace tierpool {
 namespace {
 
 constexpr std::uint64_t kWarmupStepBytes = 64 * kMiB;
-// A request is tried on this many heaps without an allocation of its own; more heaps take a vector.
-constexpr std::size_t kInlineHeaps = 32;
 
-std::uint64_t block_bytes_for(std::uint64_t bytes) noexcept {
-  return bytes > UINT64_MAX - kUnitBytes ? UINT64_MAX : align_up(std::max<std::uint64_t>(bytes, 1), kUnitBytes);
+constexpr std::uint64_t kNoThreadCache = std::uint64_t{1} << 63;
+
+MagazineLimits magazine_limits(const PoolConfig& config) {
+  const std::uint64_t capacity_bytes = config.heap_size_bytes * config.num_heaps;
+  return {config.magazine_thread_bytes.value_or(capacity_bytes / 4),
+          config.magazine_total_bytes.value_or(capacity_bytes / 2)};
+}
+
+/// Nothing but magazines sees an allocation come and go.
+bool is_plain(const PoolConfig& config) {
+  return config.enabled && config.magazines && !config.track_origins && !config.max_bytes && OwnerLock::is_fast();
 }
 
 PoolConfig validated(const PoolConfig& config, const Device& device) {
@@ -53,7 +59,7 @@ std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& 
   try {
     heaps.reserve(config.num_heaps);
     for (std::uint32_t index = 0; index < config.num_heaps; ++index) {
-      const Heap::Options options{index, capacity_bytes, config.placement, config.track_statistics};
+      const Heap::Options options{index, capacity_bytes, config.placement};
       heaps.push_back(std::make_unique<Heap>(device, used, options));
     }
   } catch (const std::exception& error) {
@@ -69,12 +75,19 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
       device_(std::move(device)),
       heap_size_bytes_(align_up(config.heap_size_bytes, kUnitBytes)),
       heaps_(make_heaps(config_, *device_, used_)),
+      heap_count_(static_cast<std::uint32_t>(heaps_.size())),
+      layout_(std::min(config_.exact_above_bytes, heap_size_bytes_)),
+      caches_(layout_, magazine_limits(config_), heaps_.size(),
+              [this](std::span<const ParkedBlock> blocks) { give_back(blocks); }),
+      fast_id_(is_plain(config_) ? caches_.id() : kNoThreadCache),
       fallbacks_(*device_, config.track_statistics),
       limit_(config_.max_bytes),
       origins_(config_.track_origins),
       log_(config_.log_exhaustion && config_.enabled),
+      baselines_(heaps_.size()),
       fork_handler_(
-          ForkHandler::Rank::pool, [this] { before_fork(); }, [this] { after_fork(); }) {
+          ForkHandler::Rank::pool, [this] { before_fork(); }, [this] { after_fork_in_parent(); },
+          [this] { after_fork_in_child(); }) {
   if (heaps_.empty() || config_.warmup_bytes.empty()) {
     return;
   }
@@ -87,8 +100,37 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
 
 MemoryPool::~MemoryPool() = default;
 
+std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::shared_ptr<Device> device) {
+  return {new MemoryPool(config, std::move(device)), [](MemoryPool* pool) { pool->abandon(); }};
+}
+
+void MemoryPool::abandon() noexcept {
+  closed_.store(true, std::memory_order_release);
+  caches_.disable();  // from here on every release finds its way to a heap
+  std::uint64_t live = fallbacks_.orphan();
+  for (const auto& heap : heaps_) {
+    live += heap->orphan();
+  }
+  wait_for_late_ends();
+  // A release that was counted may have taken its reference back already; kOwned keeps the sum above zero until here.
+  remove_reference(kOwned - live);
+}
+
+void MemoryPool::remove_reference(std::uint64_t references) noexcept {
+  if (references_.fetch_sub(references, std::memory_order_acq_rel) == references) {
+    delete this;
+  }
+}
+
+void MemoryPool::wait_for_late_ends() const noexcept {
+  while (late_ends_.load(std::memory_order_acquire) != 0) {
+    std::this_thread::yield();
+  }
+}
+
 void MemoryPool::before_fork() {
   trim_mutex_.lock();
+  caches_.before_fork();
   for (const auto& heap : heaps_) {
     heap->lock_commits();
   }
@@ -99,112 +141,26 @@ void MemoryPool::before_fork() {
   origins_.lock();
 }
 
-void MemoryPool::after_fork() {
+void MemoryPool::unlock_after_fork() {
   origins_.unlock();
   fallbacks_.unlock();
   for (const auto& heap : heaps_) {
     heap->unlock();
     heap->unlock_commits();
   }
+}
+
+void MemoryPool::after_fork_in_parent() {
+  unlock_after_fork();
+  caches_.after_fork_in_parent();
   trim_mutex_.unlock();
 }
 
-AllocationOutcome MemoryPool::try_heaps(const AllocationRequest& request, bool counted,
-                                        Allocation& allocation) noexcept {
-  const std::uint64_t bytes = block_bytes_for(request.bytes);
-  if (heaps_.empty() || bytes > heap_size_bytes_) {
-    return AllocationOutcome::out_of_memory;
-  }
-  std::array<HeapView, kInlineHeaps> inline_views;
-  std::array<std::uint32_t, kInlineHeaps> inline_order;
-  std::vector<HeapView> more_views;
-  std::vector<std::uint32_t> more_order;
-  std::span<HeapView> views(inline_views);
-  std::span<std::uint32_t> order(inline_order);
-  if (heaps_.size() > kInlineHeaps) {
-    try {
-      more_views.resize(heaps_.size());
-      more_order.resize(heaps_.size());
-    } catch (const std::bad_alloc&) {
-      return AllocationOutcome::out_of_memory;
-    }
-    views = more_views;
-    order = more_order;
-  }
-  for (std::size_t index = 0; index < heaps_.size(); ++index) {
-    views[index] = heaps_[index]->view();
-  }
-  const std::uint64_t turn = turn_.fetch_add(1, std::memory_order_relaxed);
-  const std::size_t count = order_heaps(config_.strategy, views.first(heaps_.size()), bytes, turn, order);
-  const Heap::TakeOptions options{request.alignment_bytes, request.may_block, counted};
-  for (std::size_t step = 0; step < count; ++step) {
-    switch (heaps_[order[step]]->take(allocation, options)) {
-      case Heap::TakeResult::taken:
-        return AllocationOutcome::served;
-      case Heap::TakeResult::needs_commit:
-        turn_.fetch_sub(1, std::memory_order_relaxed);  // the caller comes again, for the same heap
-        return AllocationOutcome::would_block;
-      case Heap::TakeResult::full:
-        break;
-    }
-  }
-  return AllocationOutcome::out_of_memory;
-}
-
-AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, bool counted,
-                                               Allocation& allocation) noexcept {
-  const std::uint64_t epoch = trim_epoch_.load(std::memory_order_acquire);
-  const AllocationOutcome outcome = try_heaps(request, counted, allocation);
-  const bool was_trimming = epoch % 2 != 0 || trim_epoch_.load(std::memory_order_acquire) != epoch;
-  if (outcome != AllocationOutcome::out_of_memory || !was_trimming || request.bytes > heap_size_bytes_) {
-    return outcome;
-  }
-  if (!request.may_block) {
-    return AllocationOutcome::would_block;
-  }
-  const std::lock_guard<std::mutex> no_trim(trim_mutex_);
-  return try_heaps(request, counted, allocation);
-}
-
-AllocationOutcome MemoryPool::serve(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept {
-  if (is_closed()) {
-    return AllocationOutcome::closed;
-  }
-  allocation = Allocation{};
-  allocation.requested_bytes = request.bytes;
-  allocation.holder = request.holder;
-  const std::uint64_t block_bytes = block_bytes_for(request.bytes);
-  if (!limit_.take(block_bytes)) {
-    fallbacks_.count_exhaustion();
-    return AllocationOutcome::over_limit;
-  }
-  AllocationOutcome outcome = serve_from_heaps(request, counted, allocation);
-  if (outcome == AllocationOutcome::served) {
-    return outcome;
-  }
-  const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
-  if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
-    limit_.give_back(block_bytes);
-    return AllocationOutcome::would_block;
-  }
-  if (is_closed()) {  // while this request was on its way, which is why the heaps refused it
-    limit_.give_back(block_bytes);
-    return AllocationOutcome::closed;
-  }
-  if (falls_back && fallbacks_.take(allocation, request.alignment_bytes, counted)) {
-    outcome = AllocationOutcome::served;
-  } else {
-    limit_.give_back(block_bytes);
-    fallbacks_.count_exhaustion();
-  }
-  if (!request.heaps_only && log_.exhaustion_is_due()) {
-    log_.exhaustion(request.bytes, falls_back, fallbacks_.statistics().counters.allocations);
-  }
-  return outcome;
-}
-
-AllocationOutcome MemoryPool::serve(const AllocationRequest& request, Allocation& allocation) noexcept {
-  return serve(request, true, allocation);
+void MemoryPool::after_fork_in_child() {
+  unlock_after_fork();
+  late_ends_.store(0, std::memory_order_relaxed);  // their threads did not come along
+  caches_.after_fork_in_child();
+  trim_mutex_.unlock();
 }
 
 void MemoryPool::check_alignment(std::uint64_t alignment_bytes) const {
@@ -243,64 +199,6 @@ std::optional<Allocation> MemoryPool::try_allocate(std::uint64_t bytes, std::uin
     throw_failure(outcome, bytes);
   }
   return outcome == AllocationOutcome::served ? std::optional(allocation) : std::nullopt;
-}
-
-std::vector<Allocation> MemoryPool::allocate_batch(std::span<const std::uint64_t> sizes) {
-  std::vector<Allocation> batch;
-  batch.reserve(sizes.size());
-  for (const std::uint64_t bytes : sizes) {
-    Allocation allocation;
-    const AllocationOutcome outcome = serve({.bytes = bytes}, false, allocation);
-    if (outcome != AllocationOutcome::served) {
-      std::for_each(batch.rbegin(), batch.rend(), [this](const Allocation& taken) { undo(taken); });
-      throw_failure(outcome, bytes);
-    }
-    batch.push_back(allocation);
-  }
-  for (const Allocation& allocation : batch) {
-    count(allocation);
-  }
-  return batch;
-}
-
-void MemoryPool::count(const Allocation& allocation) noexcept {
-  if (allocation.is_fallback()) {
-    fallbacks_.count(allocation);
-  } else {
-    heaps_[allocation.heap_index]->count(allocation);
-  }
-}
-
-void MemoryPool::undo(const Allocation& allocation) noexcept {
-  if (allocation.is_fallback()) {
-    fallbacks_.undo(allocation);
-  } else {
-    heaps_[allocation.heap_index]->undo(allocation);
-  }
-  limit_.give_back(allocation.block_bytes);
-}
-
-bool MemoryPool::release(const Allocation& allocation) noexcept {
-  if (!allocation.is_fallback() && allocation.heap_index >= heaps_.size()) {
-    return false;
-  }
-  // Before the memory goes: its address may be someone else's right after.
-  origins_.forget(allocation);
-  const bool released =
-      allocation.is_fallback() ? fallbacks_.release(allocation) : heaps_[allocation.heap_index]->release(allocation);
-  if (released) {
-    limit_.give_back(allocation.block_bytes);
-  }
-  return released;
-}
-
-Allocation MemoryPool::find_array(std::uint64_t address) noexcept {
-  for (const auto& heap : heaps_) {
-    if (heap->contains(address)) {
-      return heap->find_array(address);
-    }
-  }
-  return fallbacks_.find_array(address);
 }
 
 std::uint64_t MemoryPool::warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes, bool are_default) const {
@@ -350,6 +248,7 @@ WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, con
 std::uint64_t MemoryPool::trim() {
   bool refused = false;
   std::uint64_t given_back = 0;
+  caches_.flush();
   {
     const std::lock_guard<std::mutex> lock(trim_mutex_);
     const Trimming trimming(trim_epoch_);
@@ -367,6 +266,7 @@ void MemoryPool::close() {
   if (closed_.exchange(true, std::memory_order_acq_rel)) {
     return;
   }
+  caches_.disable();
   for (const auto& heap : heaps_) {
     heap->close();
   }
@@ -374,48 +274,55 @@ void MemoryPool::close() {
 }
 
 LeakReport MemoryPool::leak_report() const {
-  AllocationCounters live = fallbacks_.statistics().counters;
-  for (const HeapStatistics& heap : heaps()) {
-    live.live_buffers += heap.counters.live_buffers;
-    live.live_arrays += heap.counters.live_arrays;
-    live.live_bytes += heap.counters.live_bytes;
-    live.live_array_bytes += heap.counters.live_array_bytes;
-  }
   const PoolStatistics now = statistics();
   return {.acquired = now.total_allocations,
           .released = now.total_deallocations,
-          .leaked_buffers = live.live_buffers,
-          .leaked_bytes = live.live_bytes - live.live_array_bytes,
-          .live_arrays = live.live_arrays,
-          .live_array_bytes = live.live_array_bytes,
+          .leaked_buffers = now.active_allocations - now.active_arrays,
+          .leaked_bytes = now.used_bytes + now.fallback_used_bytes - now.array_bytes,
+          .live_arrays = now.active_arrays,
+          .live_array_bytes = now.array_bytes,
           .origins_known = origins_.enabled(),
           .origins = origins_.texts()};
 }
 
-std::vector<HeapStatistics> MemoryPool::heaps() const {
+std::vector<HeapStatistics> MemoryPool::heaps(ThreadCaches::Standstill& standstill) const {
+  const std::vector<EventCounters> counters = standstill.counters();
+  const std::vector<ParkedTotals> parked = standstill.parked();
   std::vector<HeapStatistics> all;
   all.reserve(heaps_.size());
-  for (const auto& heap : heaps_) {
-    all.push_back(heap->statistics());
+  for (std::size_t index = 0; index < heaps_.size(); ++index) {
+    all.push_back(heaps_[index]->statistics(counters[index], parked[index]));
+    EventCounters& events = all.back().counters;
+    events = events.since(baselines_[index], config_.track_statistics);
   }
   return all;
 }
 
+std::vector<HeapStatistics> MemoryPool::heaps() const {
+  ThreadCaches::Standstill standstill(caches_);
+  return heaps(standstill);
+}
+
 PoolStatistics MemoryPool::statistics() const {
   PoolStatistics total;
+  ThreadCaches::Standstill standstill(caches_);
   total.add(fallbacks_.statistics());
-  for (const auto& heap : heaps_) {
-    total.add(heap->statistics());
+  for (const HeapStatistics& heap : heaps(standstill)) {
+    total.add(heap);
   }
-  total.used_bytes = used_.used();
   total.peak_used_bytes = std::max(used_.peak(), total.used_bytes);
   return total;
 }
 
-void MemoryPool::reset_statistics() noexcept {
-  for (const auto& heap : heaps_) {
-    heap->reset_statistics();
+void MemoryPool::reset_statistics() {
+  ThreadCaches::Standstill standstill(caches_);
+  const std::vector<EventCounters> counters = standstill.counters();
+  const std::vector<ParkedTotals> parked = standstill.parked();
+  for (std::size_t index = 0; index < heaps_.size(); ++index) {
+    baselines_[index] = heaps_[index]->statistics(counters[index], parked[index]).counters;
+    heaps_[index]->reset_statistics();
   }
+  standstill.forget_largest_requests();
   fallbacks_.reset_statistics();
   used_.reset_peak();
 }

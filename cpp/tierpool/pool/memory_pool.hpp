@@ -22,6 +22,7 @@
 #include "tierpool/pool/pool_config.hpp"
 #include "tierpool/pool/pool_log.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
+#include "tierpool/pool/thread_caches.hpp"
 
 namespace tierpool {
 
@@ -51,21 +52,26 @@ struct WarmupReport {
 /// Told the bytes done and the bytes to do; called with no lock held, may throw.
 using WarmupProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 
-/// Heaps, the strategy that picks one, fallback to the device, and statistics.
+/// Heaps, the strategy that picks one, magazines in front of them, fallback to the device, and statistics.
 ///
 /// Every call is thread-safe. Allocations may be released from any thread, also after close(); whoever holds one also
-/// holds the pool. Records are logged with no lock held. Safe over fork, if its device is.
+/// holds the pool. One allocation is not to be released by two threads at once. Records are logged with no lock held.
+/// Safe over fork, if its device is.
 class MemoryPool {
  public:
   /// Reserves the heaps and warms them up. Throws ConfigError, InitializationError.
-  MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device);
-  ~MemoryPool();
+  ///
+  /// The pool lives as long as any of its allocations: it ends with the last of them when the pointers have gone first.
+  /// Nothing is reported then, unless close() was called.
+  [[nodiscard]] static std::shared_ptr<MemoryPool> create(const PoolConfig& config, std::shared_ptr<Device> device);
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
 
   /// Serves a request or says why not. Throws nothing: the entry for callers that must not see exceptions.
   /// The alignment must have passed check_alignment().
   [[nodiscard]] AllocationOutcome serve(const AllocationRequest& request, Allocation& allocation) noexcept;
+  /// As above for a buffer with the default alignment.
+  [[nodiscard]] AllocationOutcome serve(std::uint64_t bytes, Allocation& allocation) noexcept;
   /// Throws the exception that belongs to an outcome other than served or would_block.
   [[noreturn]] void throw_failure(AllocationOutcome outcome, std::uint64_t bytes) const;
   /// Throws std::invalid_argument unless a power of two the device can serve.
@@ -80,6 +86,8 @@ class MemoryPool {
   [[nodiscard]] std::vector<Allocation> allocate_batch(std::span<const std::uint64_t> sizes);
   /// Takes memory back. False for an allocation that is not live in this pool; nothing changes then.
   [[nodiscard]] bool release(const Allocation& allocation) noexcept;
+  /// As release() for each; returns how many were live.
+  std::size_t release_batch(std::span<const Allocation> batch) noexcept;
 
   /// The live array at that address; empty when this pool has none there.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
@@ -105,7 +113,7 @@ class MemoryPool {
   [[nodiscard]] PoolStatistics statistics() const;
   [[nodiscard]] std::vector<HeapStatistics> heaps() const;
   /// Counts start again at zero; what is live stays known.
-  void reset_statistics() noexcept;
+  void reset_statistics();
 
   /// Remembers where a live allocation came from, for the leak report. Does nothing unless track_origins.
   void set_origin(const Allocation& allocation, std::string origin) { origins_.set(allocation, std::move(origin)); }
@@ -115,36 +123,89 @@ class MemoryPool {
   [[nodiscard]] std::uint64_t heap_size_bytes() const noexcept { return heap_size_bytes_; }
 
  private:
-  [[nodiscard]] AllocationOutcome serve(const AllocationRequest& request, bool counted,
-                                        Allocation& allocation) noexcept;
-  [[nodiscard]] AllocationOutcome serve_from_heaps(const AllocationRequest& request, bool counted,
+  /// By a block of which size a request is served.
+  struct Plan {
+    std::uint64_t exact_bytes = 0;  ///< no less will do
+    std::uint64_t block_bytes = 0;  ///< what a magazine would take back
+    bool counted = true;            ///< whether the statistics learn of it now
+  };
+
+  MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device);
+  ~MemoryPool();
+  void abandon() noexcept;
+  void remove_reference(std::uint64_t references) noexcept;
+  void wait_for_late_ends() const noexcept;
+
+  [[nodiscard]] bool uses_magazines(const AllocationRequest& request) const noexcept {
+    return config_.magazines && request.alignment_bytes <= kUnitBytes;
+  }
+  [[nodiscard]] bool plan(const AllocationRequest& request, Plan& plan) noexcept;
+  [[nodiscard]] AllocationOutcome serve_slowly(const AllocationRequest& request, bool counted,
+                                               Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome serve_planned(const AllocationRequest& request, const Plan& plan,
+                                                Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome serve_from_heaps(const AllocationRequest& request, const Plan& plan,
                                                    Allocation& allocation) noexcept;
-  [[nodiscard]] AllocationOutcome try_heaps(const AllocationRequest& request, bool counted,
+  [[nodiscard]] AllocationOutcome try_sizes(const AllocationRequest& request, const Plan& plan,
                                             Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome try_heaps_beside_trim(const AllocationRequest& request, const Plan& plan,
+                                                        Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome try_heaps(const AllocationRequest& request, const Plan& plan,
+                                            Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome try_ordered(std::span<const std::uint32_t> order, const AllocationRequest& request,
+                                              const Plan& plan, Allocation& allocation) noexcept;
+  template <Holder holder>
+  [[nodiscard]] bool serve_from_magazine(std::uint64_t bytes, Allocation& allocation) noexcept;
+  template <Holder holder>
+  [[nodiscard]] bool release_to_magazine(const Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome serve_buffer_slowly(std::uint64_t bytes, Allocation& allocation) noexcept;
+  [[nodiscard]] bool take_parked(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept;
+  void refill(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool release_array(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool park(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool release_slowly(const Allocation& allocation) noexcept;
+  [[nodiscard]] ReleaseResult release_from_heap(const Allocation& allocation) noexcept;
+  void give_back(std::span<const ParkedBlock> blocks) noexcept;
+  void count(std::span<const Allocation> batch) noexcept;
   void undo(const Allocation& allocation) noexcept;
-  void count(const Allocation& allocation) noexcept;
+
+  [[nodiscard]] std::vector<HeapStatistics> heaps(ThreadCaches::Standstill& standstill) const;
   [[nodiscard]] LeakReport leak_report() const;
   [[nodiscard]] std::uint64_t warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes, bool are_default) const;
   void before_fork();
-  void after_fork();
+  void unlock_after_fork();
+  void after_fork_in_parent();
+  void after_fork_in_child();
 
   const PoolConfig config_;
   const std::shared_ptr<Device> device_;
   const std::uint64_t heap_size_bytes_;
   mutable UsedBytes used_;
   const std::vector<std::unique_ptr<Heap>> heaps_;
+  const std::uint32_t heap_count_;
+  const MagazineLayout layout_;
+  mutable ThreadCaches caches_;
+  // The caches' id, or one that no cache has where an allocation or a release has more to do than magazines know.
+  const std::uint64_t fast_id_;
   mutable FallbackAllocations fallbacks_;
   ByteLimit limit_;
   Origins origins_;
   PoolLog log_;
 
   std::atomic<bool> closed_{false};
-  std::atomic<std::uint64_t> turn_{0};
+  std::atomic<std::uint32_t> turn_{0};  // a hint: threads may take the same one
 
   // trim() holds free blocks back for a moment: a request that finds none waits here and tries once more. No
   // std::shared_mutex: the child of a fork could not unlock it.
   std::mutex trim_mutex_;
   std::atomic<std::uint64_t> trim_epoch_{0};  // odd while a trim runs
+
+  std::vector<EventCounters> baselines_;  // by heap, at the last reset; guarded by a standstill
+
+  // Lifetime without the pointers: after abandon(), one reference for each live allocation.
+  static constexpr std::uint64_t kOwned = std::uint64_t{1} << 62;
+  std::atomic<std::uint64_t> references_{kOwned};
+  std::atomic<std::uint64_t> late_ends_{0};  // releases that have something left to do and hold no reference
 
   ForkHandler fork_handler_;  // last: it locks what stands above
 };

@@ -47,32 +47,26 @@ Finding judge(std::string_view metric, double value, std::span<const Band> bands
 
 }  // namespace
 
-void AllocationCounters::count_allocation(const Allocation& allocation, bool track_events) noexcept {
-  if (allocation.holder == Holder::array) {
-    ++live_arrays;
-    live_array_bytes += allocation.block_bytes;
-  } else {
-    ++live_buffers;
-  }
-  live_bytes += allocation.block_bytes;
-  if (track_events) {
-    ++allocations;
-    requested_bytes += allocation.requested_bytes;
-    largest_request_bytes = std::max(largest_request_bytes, allocation.requested_bytes);
-  }
+void EventCounters::add(const EventCounters& other) noexcept {
+  allocations += other.allocations;
+  deallocations += other.deallocations;
+  requested_bytes += other.requested_bytes;
+  largest_request_bytes = std::max(largest_request_bytes, other.largest_request_bytes);
+  live_arrays += other.live_arrays;
+  live_array_bytes += other.live_array_bytes;
 }
 
-void AllocationCounters::count_deallocation(const Allocation& allocation, bool track_events) noexcept {
-  if (allocation.holder == Holder::array) {
-    --live_arrays;
-    live_array_bytes -= allocation.block_bytes;
-  } else {
-    --live_buffers;
-  }
-  live_bytes -= allocation.block_bytes;
+EventCounters EventCounters::since(const EventCounters& baseline, bool track_events) const noexcept {
+  EventCounters events;
+  events.live_arrays = live_arrays;
+  events.live_array_bytes = live_array_bytes;
   if (track_events) {
-    ++deallocations;
+    events.allocations = allocations - baseline.allocations;
+    events.deallocations = deallocations - baseline.deallocations;
+    events.requested_bytes = requested_bytes - baseline.requested_bytes;
+    events.largest_request_bytes = largest_request_bytes;
   }
+  return events;
 }
 
 double HeapStatistics::utilization() const noexcept { return ratio(used_bytes, capacity_bytes); }
@@ -81,20 +75,23 @@ double HeapStatistics::fragmentation() const noexcept {
   return ratio(free_bytes - std::min(free_bytes, largest_free_bytes), free_bytes);
 }
 
-void PoolStatistics::add(const AllocationCounters& counters) noexcept {
+void PoolStatistics::add(const EventCounters& counters) noexcept {
   total_allocations += counters.allocations;
   total_deallocations += counters.deallocations;
-  active_allocations += counters.live();
   active_arrays += counters.live_arrays;
+  array_bytes += counters.live_array_bytes;
   requested_bytes += counters.requested_bytes;
   largest_allocation_bytes = std::max(largest_allocation_bytes, counters.largest_request_bytes);
 }
 
 void PoolStatistics::add(const HeapStatistics& heap) noexcept {
   add(heap.counters);
+  active_allocations += heap.live_count;
   ++total_heaps;
-  active_heaps += heap.counters.live() != 0 ? 1 : 0;
+  active_heaps += heap.live_count != 0 ? 1 : 0;
   capacity_bytes += heap.capacity_bytes;
+  used_bytes += heap.used_bytes;
+  cached_bytes += heap.cached_bytes;
   committed_bytes += heap.committed_bytes;
   free_bytes += heap.free_bytes;
   contiguous_free_bytes += heap.largest_free_bytes;
@@ -104,7 +101,8 @@ void PoolStatistics::add(const HeapStatistics& heap) noexcept {
 void PoolStatistics::add(const FallbackStatistics& fallback) noexcept {
   add(fallback.counters);
   fallback_allocations += fallback.counters.allocations;
-  fallback_used_bytes += fallback.counters.live_bytes;
+  active_allocations += fallback.live_count;
+  fallback_used_bytes += fallback.live_bytes;
   exhaustion_events += fallback.exhaustion_events;
 }
 

@@ -9,20 +9,52 @@
 
 namespace tierpool {
 
-/// Counts of what was handed out and what came back. Written under the lock of the heap or fallback they belong to.
-struct AllocationCounters {
+/// Counts of what was handed out and what came back, by one thread or under one lock. An allocation and its release may
+/// be counted in different places, so only sums over all of them mean something; arithmetic is modulo 2**64.
+struct alignas(64) EventCounters {
   std::uint64_t allocations = 0;
   std::uint64_t deallocations = 0;
   std::uint64_t requested_bytes = 0;
   std::uint64_t largest_request_bytes = 0;  ///< since reset
-  std::uint64_t live_buffers = 0;
   std::uint64_t live_arrays = 0;
-  std::uint64_t live_bytes = 0;        ///< block bytes of both
-  std::uint64_t live_array_bytes = 0;  ///< of these, the arrays'
+  std::uint64_t live_array_bytes = 0;  ///< block bytes
 
-  void count_allocation(const Allocation& allocation, bool track_events) noexcept;
-  void count_deallocation(const Allocation& allocation, bool track_events) noexcept;
-  [[nodiscard]] std::uint64_t live() const noexcept { return live_buffers + live_arrays; }
+  void count_allocation(std::uint64_t bytes) noexcept {
+    ++allocations;
+    requested_bytes += bytes;
+    if (largest_request_bytes < bytes) [[unlikely]] {
+      largest_request_bytes = bytes;
+    }
+  }
+  void add_array(std::uint64_t block_bytes) noexcept {
+    ++live_arrays;
+    live_array_bytes += block_bytes;
+  }
+  void subtract_array(std::uint64_t block_bytes) noexcept {
+    --live_arrays;
+    live_array_bytes -= block_bytes;
+  }
+  void count_allocation(const Allocation& allocation) noexcept {
+    count_allocation(allocation.requested_bytes);
+    if (allocation.holder == Holder::array) {
+      add_array(allocation.block_bytes);
+    }
+  }
+  void count_deallocation(const Allocation& allocation) noexcept {
+    ++deallocations;
+    if (allocation.holder == Holder::array) {
+      subtract_array(allocation.block_bytes);
+    }
+  }
+  void add(const EventCounters& other) noexcept;
+  /// The events since `baseline`, none if they are not tracked; what is live stays.
+  [[nodiscard]] EventCounters since(const EventCounters& baseline, bool track_events) const noexcept;
+};
+
+/// What waits in magazines.
+struct ParkedTotals {
+  std::uint64_t count = 0;
+  std::uint64_t bytes = 0;
 };
 
 /// One heap at one moment.
@@ -34,8 +66,10 @@ struct HeapStatistics {
   std::uint64_t free_bytes = 0;
   std::uint64_t largest_free_bytes = 0;
   std::uint64_t committed_bytes = 0;
+  std::uint64_t cached_bytes = 0;  ///< parked in magazines
   std::uint64_t free_block_count = 0;
-  AllocationCounters counters;  ///< events since reset
+  std::uint64_t live_count = 0;
+  EventCounters counters;  ///< events since reset
 
   [[nodiscard]] double utilization() const noexcept;
   /// 1 - largest free block / free bytes; 0 when nothing is free.
@@ -44,8 +78,10 @@ struct HeapStatistics {
 
 /// The fallback side of a pool at one moment: events since reset.
 struct FallbackStatistics {
-  AllocationCounters counters;
+  EventCounters counters;
   std::uint64_t exhaustion_events = 0;  ///< every allocation in `counters` is one of them
+  std::uint64_t live_count = 0;
+  std::uint64_t live_bytes = 0;
 };
 
 /// One pool at one moment: integers here, every ratio derived below and nowhere else.
@@ -59,6 +95,7 @@ struct PoolStatistics {
   std::uint64_t exhaustion_events = 0;
   std::uint64_t active_allocations = 0;
   std::uint64_t active_arrays = 0;  ///< of the active allocations, those that are NumPy arrays
+  std::uint64_t array_bytes = 0;    ///< block bytes of those
   std::uint64_t requested_bytes = 0;
   std::uint64_t largest_allocation_bytes = 0;
   std::uint64_t total_heaps = 0;
@@ -73,7 +110,7 @@ struct PoolStatistics {
   std::uint64_t largest_free_bytes = 0;
   std::uint64_t contiguous_free_bytes = 0;  ///< sum over the heaps of the largest free block
 
-  /// Adds one heap's or the fallbacks' share. Used bytes and their peak are the pool's own and not touched.
+  /// Adds one heap's or the fallbacks' share. The peak of the used bytes is the pool's own and not touched.
   void add(const HeapStatistics& heap) noexcept;
   void add(const FallbackStatistics& fallback) noexcept;
 
@@ -88,7 +125,7 @@ struct PoolStatistics {
   [[nodiscard]] double average_allocation_bytes() const noexcept;
 
  private:
-  void add(const AllocationCounters& counters) noexcept;
+  void add(const EventCounters& counters) noexcept;
 };
 
 /// One verdict on a pool's statistics, with what to do about it.

@@ -1,0 +1,390 @@
+// How a pool serves and takes back: first the calling thread's magazines, then the heaps, then the device.
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <new>
+
+#include "tierpool/pool/memory_pool.hpp"
+
+namespace tierpool {
+namespace {
+
+// A request is tried on this many heaps without an allocation of its own; more heaps take a vector.
+constexpr std::size_t kInlineHeaps = 32;
+constexpr std::size_t kMaxRefill = 64;
+
+}  // namespace
+
+// The hot path. What is rare is left to the slow functions below, which begin anew.
+template <Holder holder>
+inline bool MemoryPool::serve_from_magazine(std::uint64_t bytes, Allocation& allocation) noexcept {
+  if (!ThreadCaches::is_current(fast_id_)) [[unlikely]] {
+    return false;
+  }
+  ThreadCache& cache = ThreadCaches::current_cache();
+  if (!cache.lock.try_lock_as_owner_fast()) [[unlikely]] {
+    return false;
+  }
+  // A closed pool has no magazine with a block in it.
+  const bool taken = cache.take(bytes, allocation);
+  if (taken) [[likely]] {
+    allocation.requested_bytes = bytes;
+    allocation.holder = holder;
+    EventCounters& counters = cache.counters_of(allocation.heap_index);
+    counters.count_allocation(bytes);
+    if constexpr (holder == Holder::array) {
+      counters.add_array(allocation.block_bytes);
+      heaps_[allocation.heap_index]->note_array(allocation);
+    }
+  }
+  cache.lock.unlock_as_owner();
+  return taken;
+}
+
+template <Holder holder>
+inline bool MemoryPool::release_to_magazine(const Allocation& allocation) noexcept {
+  if (!ThreadCaches::is_current(fast_id_) || allocation.heap_index >= heap_count_) [[unlikely]] {
+    return false;
+  }
+  ThreadCache& cache = ThreadCaches::current_cache();
+  Heap& heap = *heaps_[allocation.heap_index];
+  if (!heap.is_live(allocation) || !cache.lock.try_lock_as_owner_fast()) [[unlikely]] {
+    return false;
+  }
+  Magazine* magazine = cache.magazine_with_room(allocation.magazine, allocation.block_bytes);
+  if (magazine != nullptr) [[likely]] {
+    EventCounters& counters = cache.counters_of(allocation.heap_index);
+    ++counters.deallocations;
+    if constexpr (holder == Holder::array) {
+      counters.subtract_array(allocation.block_bytes);
+      heap.forget_array(allocation);
+    }
+    magazine->push(heap.park(allocation));
+  }
+  cache.lock.unlock_as_owner();
+  return magazine != nullptr;
+}
+
+AllocationOutcome MemoryPool::serve(std::uint64_t bytes, Allocation& allocation) noexcept {
+  return serve_from_magazine<Holder::buffer>(bytes, allocation) ? AllocationOutcome::served
+                                                                : serve_buffer_slowly(bytes, allocation);
+}
+
+AllocationOutcome MemoryPool::serve(const AllocationRequest& request, Allocation& allocation) noexcept {
+  bool served = false;
+  if (request.alignment_bytes <= kUnitBytes) [[likely]] {
+    served = request.holder == Holder::buffer ? serve_from_magazine<Holder::buffer>(request.bytes, allocation)
+                                              : serve_from_magazine<Holder::array>(request.bytes, allocation);
+  }
+  return served ? AllocationOutcome::served : serve_slowly(request, true, allocation);
+}
+
+AllocationOutcome MemoryPool::serve_buffer_slowly(std::uint64_t bytes, Allocation& allocation) noexcept {
+  return serve_slowly({.bytes = bytes}, true, allocation);
+}
+
+bool MemoryPool::release(const Allocation& allocation) noexcept {
+  if (allocation.holder != Holder::buffer) [[unlikely]] {
+    return release_array(allocation);
+  }
+  return release_to_magazine<Holder::buffer>(allocation) || release_slowly(allocation);
+}
+
+[[gnu::noinline]] bool MemoryPool::release_array(const Allocation& allocation) noexcept {
+  return release_to_magazine<Holder::array>(allocation) || release_slowly(allocation);
+}
+
+bool MemoryPool::take_parked(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept {
+  ThreadCache* cache = caches_.current();
+  if (cache == nullptr) {
+    return false;
+  }
+  cache->lock.lock_as_owner();
+  const bool taken = cache->take(request.bytes, allocation);
+  if (!taken) {
+    cache->note_miss(request.bytes);
+  } else if (counted) {
+    cache->counters_of(allocation.heap_index).count_allocation(allocation);
+    heaps_[allocation.heap_index]->note_array(allocation);
+  }
+  cache->lock.unlock_as_owner();
+  return taken;
+}
+
+bool MemoryPool::plan(const AllocationRequest& request, Plan& plan) noexcept {
+  if (request.bytes > std::numeric_limits<std::uint64_t>::max() - kUnitBytes) {
+    plan.exact_bytes = plan.block_bytes = std::numeric_limits<std::uint64_t>::max();
+    return limit_.take(plan.block_bytes);
+  }
+  plan.exact_bytes = block_bytes_for(request.bytes);
+  plan.block_bytes = uses_magazines(request) ? layout_.rounded_bytes(request.bytes) : plan.exact_bytes;
+  if (limit_.take(plan.block_bytes)) {
+    return true;
+  }
+  plan.block_bytes = plan.exact_bytes;
+  return limit_.take(plan.block_bytes);
+}
+
+AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, bool counted,
+                                           Allocation& allocation) noexcept {
+  if (is_closed()) {
+    return AllocationOutcome::closed;
+  }
+  allocation = Allocation{};
+  allocation.requested_bytes = request.bytes;
+  allocation.holder = request.holder;
+  Plan plan{.counted = counted};
+  if (!this->plan(request, plan)) {
+    fallbacks_.count_exhaustion();
+    return AllocationOutcome::over_limit;
+  }
+  if (uses_magazines(request) && plan.block_bytes <= heap_size_bytes_ && take_parked(request, counted, allocation)) {
+    limit_.give_back(plan.block_bytes - allocation.block_bytes);
+    return AllocationOutcome::served;
+  }
+  return serve_planned(request, plan, allocation);
+}
+
+AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, const Plan& plan,
+                                            Allocation& allocation) noexcept {
+  AllocationOutcome outcome = serve_from_heaps(request, plan, allocation);
+  if (outcome == AllocationOutcome::served) {
+    limit_.give_back(plan.block_bytes - allocation.block_bytes);  // an exact block where a class was planned
+    return outcome;
+  }
+  const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
+  if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
+    limit_.give_back(plan.block_bytes);
+    return AllocationOutcome::would_block;
+  }
+  if (is_closed()) {  // while this request was on its way, which is why the heaps refused it
+    limit_.give_back(plan.block_bytes);
+    return AllocationOutcome::closed;
+  }
+  if (falls_back && fallbacks_.take(allocation, request.alignment_bytes, plan.counted)) {
+    limit_.give_back(plan.block_bytes - allocation.block_bytes);
+    outcome = AllocationOutcome::served;
+  } else {
+    limit_.give_back(plan.block_bytes);
+    fallbacks_.count_exhaustion();
+  }
+  if (!request.heaps_only && log_.exhaustion_is_due()) {
+    log_.exhaustion(request.bytes, falls_back, fallbacks_.statistics().counters.allocations);
+  }
+  return outcome;
+}
+
+AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, const Plan& plan,
+                                               Allocation& allocation) noexcept {
+  if (plan.exact_bytes > heap_size_bytes_) {
+    return AllocationOutcome::out_of_memory;
+  }
+  const AllocationOutcome outcome = try_sizes(request, plan, allocation);
+  // What threads have parked may be the very memory that is missing.
+  if (outcome != AllocationOutcome::out_of_memory || !caches_.may_hold_blocks() || caches_.flush() == 0) {
+    return outcome;
+  }
+  return try_sizes(request, plan, allocation);
+}
+
+AllocationOutcome MemoryPool::try_sizes(const AllocationRequest& request, const Plan& plan,
+                                        Allocation& allocation) noexcept {
+  const AllocationOutcome outcome = try_heaps_beside_trim(request, plan, allocation);
+  if (outcome != AllocationOutcome::out_of_memory || plan.block_bytes == plan.exact_bytes) {
+    return outcome;
+  }
+  return try_heaps_beside_trim(request, {plan.exact_bytes, plan.exact_bytes, plan.counted}, allocation);
+}
+
+AllocationOutcome MemoryPool::try_heaps_beside_trim(const AllocationRequest& request, const Plan& plan,
+                                                    Allocation& allocation) noexcept {
+  const std::uint64_t epoch = trim_epoch_.load(std::memory_order_acquire);
+  const AllocationOutcome outcome = try_heaps(request, plan, allocation);
+  const bool was_trimming = epoch % 2 != 0 || trim_epoch_.load(std::memory_order_acquire) != epoch;
+  if (outcome != AllocationOutcome::out_of_memory || !was_trimming) {
+    return outcome;
+  }
+  if (!request.may_block) {
+    return AllocationOutcome::would_block;
+  }
+  const std::lock_guard<std::mutex> no_trim(trim_mutex_);
+  return try_heaps(request, plan, allocation);
+}
+
+AllocationOutcome MemoryPool::try_heaps(const AllocationRequest& request, const Plan& plan,
+                                        Allocation& allocation) noexcept {
+  if (heaps_.size() <= kInlineHeaps) [[likely]] {
+    std::array<HeapView, kInlineHeaps> views;
+    std::array<std::uint32_t, kInlineHeaps> order;
+    std::transform(heaps_.begin(), heaps_.end(), views.begin(), [](const auto& heap) { return heap->view(); });
+    const std::span<const HeapView> all = std::span(views).first(heaps_.size());
+    const std::size_t count =
+        order_heaps(config_.strategy, all, plan.block_bytes, turn_.load(std::memory_order_relaxed), order);
+    return try_ordered(std::span(order).first(count), request, plan, allocation);
+  }
+  try {
+    std::vector<HeapView> views(heaps_.size());
+    std::vector<std::uint32_t> order(heaps_.size());
+    std::transform(heaps_.begin(), heaps_.end(), views.begin(), [](const auto& heap) { return heap->view(); });
+    const std::size_t count =
+        order_heaps(config_.strategy, views, plan.block_bytes, turn_.load(std::memory_order_relaxed), order);
+    return try_ordered(std::span(order).first(count), request, plan, allocation);
+  } catch (const std::bad_alloc&) {
+    return AllocationOutcome::out_of_memory;
+  }
+}
+
+AllocationOutcome MemoryPool::try_ordered(std::span<const std::uint32_t> order, const AllocationRequest& request,
+                                          const Plan& plan, Allocation& allocation) noexcept {
+  const Heap::TakeOptions options{plan.block_bytes, request.alignment_bytes, request.may_block, plan.counted};
+  const std::uint32_t turn = turn_.load(std::memory_order_relaxed);
+  for (const std::uint32_t index : order) {
+    switch (heaps_[index]->take(allocation, options)) {
+      case Heap::TakeResult::taken:
+        turn_.store(turn + 1 < heaps_.size() ? turn + 1 : 0, std::memory_order_relaxed);
+        if (uses_magazines(request)) {
+          allocation.magazine = static_cast<std::uint16_t>(layout_.index_for(allocation.block_bytes));
+          refill(allocation);
+        }
+        return AllocationOutcome::served;
+      case Heap::TakeResult::needs_commit:
+        return AllocationOutcome::would_block;  // the caller comes again, for the same heap
+      case Heap::TakeResult::full:
+        break;
+    }
+  }
+  return AllocationOutcome::out_of_memory;
+}
+
+void MemoryPool::refill(const Allocation& allocation) noexcept {
+  ThreadCache* cache = caches_.current();
+  if (cache == nullptr) {
+    return;
+  }
+  std::array<ParkedBlock, kMaxRefill> blocks;
+  // The heap's lock inside the cache's, as everywhere: a standstill finds no block between the two.
+  cache->lock.lock_as_owner();
+  const std::size_t wanted = std::min<std::size_t>(cache->extra_blocks(allocation.magazine), blocks.size());
+  if (wanted != 0) {
+    const std::size_t count =
+        heaps_[allocation.heap_index]->take_parked(allocation.block_bytes, std::span(blocks).first(wanted));
+    for (const ParkedBlock& block : std::span(blocks).first(count)) {
+      cache->magazine_with_room(allocation.magazine, allocation.block_bytes)->push(block);
+    }
+    caches_.note_places();
+  }
+  cache->lock.unlock_as_owner();
+}
+
+bool MemoryPool::park(const Allocation& allocation) noexcept {
+  ThreadCache* cache = caches_.current();
+  Heap& heap = *heaps_[allocation.heap_index];
+  if (cache == nullptr || !heap.is_live(allocation)) {
+    return false;
+  }
+  cache->lock.lock_as_owner();
+  Magazine* magazine = cache->magazine_with_room(allocation.magazine, allocation.block_bytes);
+  if (magazine == nullptr && cache->make_room(allocation.magazine, allocation.block_bytes)) {
+    caches_.note_places();
+    magazine = cache->magazine_with_room(allocation.magazine, allocation.block_bytes);
+  }
+  if (magazine != nullptr) {
+    heap.forget_array(allocation);
+    magazine->push(heap.park(allocation));
+    cache->counters_of(allocation.heap_index).count_deallocation(allocation);
+  }
+  cache->lock.unlock_as_owner();
+  return magazine != nullptr;
+}
+
+bool MemoryPool::release_slowly(const Allocation& allocation) noexcept {
+  if (!allocation.is_fallback() && allocation.heap_index >= heaps_.size()) {
+    return false;
+  }
+  // Before the memory goes: its address may be someone else's right after.
+  origins_.forget(allocation);
+  const bool ends_late = allocation.is_fallback() || config_.max_bytes;
+  if (ends_late) {
+    late_ends_.fetch_add(1, std::memory_order_relaxed);
+  }
+  const ReleaseResult result =
+      allocation.is_fallback() ? fallbacks_.release(allocation) : release_from_heap(allocation);
+  if (result != ReleaseResult::stale) {
+    limit_.give_back(allocation.block_bytes);
+  }
+  if (ends_late) {
+    late_ends_.fetch_sub(1, std::memory_order_release);
+  }
+  if (result == ReleaseResult::released_orphan) {
+    remove_reference(1);
+  }
+  return result != ReleaseResult::stale;
+}
+
+ReleaseResult MemoryPool::release_from_heap(const Allocation& allocation) noexcept {
+  return config_.magazines && park(allocation) ? ReleaseResult::released
+                                               : heaps_[allocation.heap_index]->release(allocation, late_ends_);
+}
+
+void MemoryPool::give_back(std::span<const ParkedBlock> blocks) noexcept {
+  for (std::uint32_t index = 0; index < heaps_.size(); ++index) {
+    const auto is_here = [index](const ParkedBlock& block) { return block.heap_index == index; };
+    if (std::any_of(blocks.begin(), blocks.end(), is_here)) {
+      heaps_[index]->give_back(blocks);
+    }
+  }
+}
+
+std::vector<Allocation> MemoryPool::allocate_batch(std::span<const std::uint64_t> sizes) {
+  std::vector<Allocation> batch;
+  batch.reserve(sizes.size());
+  for (const std::uint64_t bytes : sizes) {
+    Allocation& allocation = batch.emplace_back();
+    const AllocationOutcome outcome = serve_slowly({.bytes = bytes}, false, allocation);
+    if (outcome != AllocationOutcome::served) {
+      batch.pop_back();
+      std::for_each(batch.rbegin(), batch.rend(), [this](const Allocation& taken) { undo(taken); });
+      throw_failure(outcome, bytes);
+    }
+  }
+  count(batch);
+  return batch;
+}
+
+std::size_t MemoryPool::release_batch(std::span<const Allocation> batch) noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(batch.begin(), batch.end(), [this](const Allocation& allocation) { return release(allocation); }));
+}
+
+void MemoryPool::count(std::span<const Allocation> batch) noexcept {
+  for (const Allocation& allocation : batch) {
+    if (allocation.is_fallback()) {
+      fallbacks_.count(allocation);
+    } else {
+      heaps_[allocation.heap_index]->count(allocation);
+    }
+  }
+}
+
+void MemoryPool::undo(const Allocation& allocation) noexcept {
+  if (allocation.is_fallback()) {
+    fallbacks_.undo(allocation);
+  } else {
+    heaps_[allocation.heap_index]->undo(allocation);
+  }
+  limit_.give_back(allocation.block_bytes);
+}
+
+Allocation MemoryPool::find_array(std::uint64_t address) noexcept {
+  for (const auto& heap : heaps_) {
+    if (heap->contains(address)) {
+      Allocation found = heap->find_array(address);
+      found.magazine = static_cast<std::uint16_t>(layout_.index_for(found.block_bytes));
+      return found;
+    }
+  }
+  return fallbacks_.find_array(address);
+}
+
+}  // namespace tierpool

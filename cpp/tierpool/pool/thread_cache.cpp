@@ -1,0 +1,115 @@
+#include "tierpool/pool/thread_cache.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace tierpool {
+namespace {
+
+// A block larger than this share of what a thread may park is not parked at all.
+constexpr std::uint64_t kLargestShare = 4;
+constexpr std::uint64_t kFirstPlaces = 8;
+
+}  // namespace
+
+ThreadCache::ThreadCache(const MagazineLayout& layout, std::size_t heap_count, const GiveBack& give_back)
+    : layout_(layout),
+      magazines_(std::make_unique<Magazine[]>(layout.count())),
+      counters_(heap_count),
+      give_back_(give_back) {
+  std::uint64_t units = 0;
+  for (std::uint32_t index = 0; index < layout.class_count(); ++index) {
+    units = size_class_of(units + 1).units;
+    magazines_[index].assign(units * kUnitBytes);
+  }
+}
+
+std::uint64_t ThreadCache::room_bytes() const noexcept {
+  const std::uint64_t max_bytes = max_bytes_.load(std::memory_order_relaxed);
+  return max_bytes - std::min(max_bytes, reserved_bytes_.load(std::memory_order_relaxed));
+}
+
+void ThreadCache::evict_oldest(Magazine& magazine, std::uint32_t count) noexcept {
+  const std::uint64_t before = magazine.reserved_bytes();
+  if (count != 0) {
+    give_back_(magazine.blocks().first(count));
+  }
+  magazine.shrink(count);
+  reserved_bytes_.fetch_sub(before - magazine.reserved_bytes(), std::memory_order_relaxed);
+}
+
+bool ThreadCache::grow(Magazine& magazine, std::uint64_t place_count) noexcept {
+  const std::uint64_t before = magazine.reserved_bytes();
+  const std::uint64_t most = magazine.place_count() + room_bytes() / magazine.block_bytes();
+  if (!magazine.grow(static_cast<std::uint32_t>(std::min(place_count, most)))) {
+    return false;
+  }
+  reserved_bytes_.fetch_add(magazine.reserved_bytes() - before, std::memory_order_relaxed);
+  return true;
+}
+
+bool ThreadCache::make_room(std::uint32_t index, std::uint64_t bytes) noexcept {
+  const std::uint64_t max_bytes = max_bytes_.load(std::memory_order_relaxed);
+  if (index >= layout_.count() || magazines_[index].block_bytes() != bytes || bytes > max_bytes / kLargestShare) {
+    return false;
+  }
+  if (room_bytes() < bytes) {
+    for (Magazine& magazine : magazines()) {
+      evict_oldest(magazine, (magazine.count() + 1) / 2);
+    }
+  }
+  Magazine& magazine = magazines_[index];
+  return grow(magazine, std::max<std::uint64_t>(2 * magazine.place_count(), kFirstPlaces)) && magazine.has_room();
+}
+
+void ThreadCache::note_miss(std::uint64_t bytes) noexcept {
+  if (!layout_.is_exact(bytes)) {
+    return;
+  }
+  const std::uint64_t block_bytes = block_bytes_for(bytes);
+  const std::size_t index = layout_.index_for(bytes);
+  Magazine& magazine = magazines_[index];
+  if (std::exchange(missed_bytes_[index - layout_.class_count()], block_bytes) == block_bytes &&
+      magazine.block_bytes() != block_bytes) {
+    evict_oldest(magazine, magazine.count());
+    magazine.assign(block_bytes);
+  }
+}
+
+std::uint32_t ThreadCache::extra_blocks(std::uint32_t index) noexcept {
+  if (index >= layout_.class_count()) {
+    return 0;
+  }
+  Magazine& magazine = magazines_[index];
+  const std::uint32_t wanted = magazine.next_refill_count() - 1;
+  if (wanted == 0 || !grow(magazine, magazine.count() + wanted)) {
+    return 0;
+  }
+  return std::min(wanted, magazine.place_count() - magazine.count());
+}
+
+void ThreadCache::forget_largest_requests() noexcept {
+  for (EventCounters& counters : counters_) {
+    counters.largest_request_bytes = 0;
+  }
+}
+
+std::size_t ThreadCache::flush() noexcept {
+  std::size_t count = 0;
+  for (Magazine& magazine : magazines()) {
+    count += magazine.count();
+    evict_oldest(magazine, magazine.count());
+  }
+  return count;
+}
+
+void ThreadCache::add_parked(std::vector<ParkedTotals>& by_heap) const noexcept {
+  for (const Magazine& magazine : magazines()) {
+    for (const ParkedBlock& block : magazine.blocks()) {
+      ++by_heap[block.heap_index].count;
+      by_heap[block.heap_index].bytes += magazine.block_bytes();
+    }
+  }
+}
+
+}  // namespace tierpool
