@@ -69,7 +69,8 @@ void run_pool(benchmark::State& state, const Trace& trace) {
   config.warmup_bytes = {config.heap_size_bytes};
   config.on_exhaustion = OnExhaustion::raise;
   // Simulated: a heap on the host would commit its gigabytes for nothing, since nobody writes to them.
-  MemoryPool pool(config, make_device("simulated"));
+  const std::shared_ptr<MemoryPool> owned = MemoryPool::create(config, make_device("simulated"));
+  MemoryPool& pool = *owned;
   run_events<Allocation>(
       state, trace,
       [&](std::uint64_t bytes) {

@@ -151,7 +151,7 @@ WarmupReport warm_up(const PoolPointer& pool, const std::vector<std::uint64_t>& 
 PoolPointer make_pool(const std::string& device, const PoolConfig& config) {
   const LogDelivery logs;
   const WithoutGil without_gil;
-  return std::make_shared<MemoryPool>(config, make_device(device));
+  return MemoryPool::create(config, make_device(device));
 }
 
 PoolPointer construct(const std::string& device, bool enabled, py::handle heap_size_bytes, py::handle num_heaps,

@@ -37,11 +37,11 @@ BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement
       nodes_(max_nodes(capacity_units_)),
       generations_(max_nodes(capacity_units_)),
       bins_(nodes_) {
-  if (capacity_units_ == 0) {
-    return;
-  }
   if (placement_ == Placement::first_fit) {
     tree_.emplace(nodes_);
+  }
+  if (capacity_units_ == 0) {
+    return;
   }
   first_node_ = new_node();
   nodes_[first_node_].size_units = capacity_units_;

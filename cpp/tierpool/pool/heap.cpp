@@ -56,6 +56,11 @@ void Heap::add_taken(std::uint64_t bytes) noexcept {
   used_.add(bytes);
 }
 
+void Heap::add_to_counters(const Allocation& allocation) noexcept {
+  add_taken(allocation.block_bytes);
+  counters_.count_allocation(allocation);
+}
+
 void Heap::subtract_taken(std::uint64_t bytes) noexcept {
   --taken_count_;
   taken_bytes_ -= bytes;
@@ -69,8 +74,8 @@ std::uint64_t Heap::note_written(const Block& block) noexcept {
   return dirty_end - block.offset_bytes;
 }
 
-Block Heap::find_block(const TakeOptions& options) noexcept {
-  return closed_ ? Block{} : blocks_.allocate(options.block_bytes, options.alignment_bytes);
+Block Heap::find_block(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept {
+  return closed_ ? Block{} : blocks_.allocate(bytes, alignment_bytes);
 }
 
 void Heap::hand_out(const Block& block, Allocation& request) noexcept {
@@ -91,7 +96,7 @@ Heap::TakeResult Heap::take(Allocation& request, const TakeOptions& options) noe
 
 Heap::TakeResult Heap::take_committed(Allocation& request, const TakeOptions& options) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const Block block = find_block(options);
+  const Block block = find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes);
   if (!block) {
     return TakeResult::full;
   }
@@ -100,9 +105,8 @@ Heap::TakeResult Heap::take_committed(Allocation& request, const TakeOptions& op
     return TakeResult::needs_commit;
   }
   hand_out(block, request);
-  add_taken(request.block_bytes);
   if (options.counted) {
-    counters_.count_allocation(request);
+    add_to_counters(request);
   }
   return TakeResult::taken;
 }
@@ -112,7 +116,7 @@ Heap::TakeResult Heap::take_and_commit(Allocation& request, const TakeOptions& o
   const std::lock_guard<CommitMap> committing(commits_);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const Block block = find_block(options);
+    const Block block = find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes);
     if (!block) {
       return TakeResult::full;
     }
@@ -130,11 +134,8 @@ bool Heap::finish_commit(Allocation& request, bool complete, bool counted) noexc
     if (!complete) {
       take_back(request);
       ends = should_end_reservation();
-    } else {
-      add_taken(request.block_bytes);
-      if (counted) {
-        counters_.count_allocation(request);
-      }
+    } else if (counted) {
+      add_to_counters(request);
     }
   }
   if (ends) {
@@ -148,7 +149,7 @@ std::size_t Heap::take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> 
   const std::lock_guard<std::mutex> lock(mutex_);
   std::size_t count = 0;
   for (; count < blocks.size(); ++count) {
-    const Block block = find_block({.block_bytes = block_bytes});
+    const Block block = find_block(block_bytes, kUnitBytes);
     if (!block) {
       break;
     }
@@ -166,7 +167,7 @@ std::size_t Heap::take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> 
 
 void Heap::count(const Allocation& allocation) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  counters_.count_allocation(allocation);
+  add_to_counters(allocation);
 }
 
 bool Heap::should_end_reservation() noexcept {
@@ -187,7 +188,6 @@ void Heap::undo(const Allocation& allocation) noexcept {
   bool ends = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    subtract_taken(allocation.block_bytes);
     take_back(allocation);
     ends = should_end_reservation();
   }

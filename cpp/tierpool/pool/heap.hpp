@@ -78,7 +78,7 @@ class Heap {
 
   enum class TakeResult { taken, full, needs_commit };
   struct TakeOptions {
-    std::uint64_t block_bytes = 0;  ///< size of the block, at least the requested bytes
+    std::uint64_t block_bytes = 0;  ///< size of the block, if above the requested bytes
     std::uint64_t alignment_bytes = kUnitBytes;
     bool may_commit = true;  ///< whether to wait for the device when the block has to be committed
     bool counted = true;     ///< whether the statistics learn of it now; otherwise by count()
@@ -156,11 +156,12 @@ class Heap {
   [[nodiscard]] TakeResult take_and_commit(Allocation& request, const TakeOptions& options) noexcept;
   [[nodiscard]] bool finish_commit(Allocation& request, bool complete, bool counted) noexcept;
   // With the lock held.
-  [[nodiscard]] Block find_block(const TakeOptions& options) noexcept;
+  [[nodiscard]] Block find_block(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept;
   void hand_out(const Block& block, Allocation& request) noexcept;
   /// The leading bytes of a block that may be non-zero; from now on all of them.
   [[nodiscard]] std::uint64_t note_written(const Block& block) noexcept;
   void add_taken(std::uint64_t bytes) noexcept;
+  void add_to_counters(const Allocation& allocation) noexcept;
   void subtract_taken(std::uint64_t bytes) noexcept;
   void take_back(const Allocation& allocation) noexcept;
   /// Whether nothing needs the reservation any more, once. The caller releases it without the lock.
@@ -179,8 +180,8 @@ class Heap {
 
   mutable std::mutex mutex_;  // guards all below
   BlockAllocator blocks_;
-  EventCounters counters_;           // of what bypassed the thread caches
-  std::uint64_t taken_count_ = 0;    // counted live blocks and parked ones
+  EventCounters counters_;         // of what bypassed the thread caches
+  std::uint64_t taken_count_ = 0;  // counted live blocks and parked ones
   std::uint64_t taken_bytes_ = 0;
   std::uint64_t peak_used_bytes_ = 0;
   std::uint64_t written_end_bytes_ = 0;  // no byte from here on was ever handed out

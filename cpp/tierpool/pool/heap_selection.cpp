@@ -42,6 +42,9 @@ std::size_t order_heaps(Strategy strategy, std::span<const HeapView> heaps, std:
                         std::span<std::uint32_t> order) noexcept {
   std::size_t count = 0;
   std::size_t index = strategy == Strategy::round_robin ? turn : 0;
+  if (index >= heaps.size() && !heaps.empty()) [[unlikely]] {
+    index %= heaps.size();  // a division costs as much as all the rest
+  }
   for (std::size_t step = 0; step < heaps.size(); ++step, ++index) {
     index = index < heaps.size() ? index : 0;
     if (heaps[index].largest_free_bytes >= bytes) {

@@ -27,7 +27,7 @@ struct HeapView {
 };
 
 /// Writes to `order` the heaps that may serve `bytes`, in the order in which to try them, and returns how many.
-/// `turn` is the heap where round-robin begins; ties go to the lower index. `order` has room for every heap.
+/// `turn` is where round-robin begins; ties go to the lower index. `order` has room for every heap.
 std::size_t order_heaps(Strategy strategy, std::span<const HeapView> heaps, std::uint64_t bytes, std::uint64_t turn,
                         std::span<std::uint32_t> order) noexcept;
 

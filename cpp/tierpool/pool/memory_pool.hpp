@@ -159,14 +159,18 @@ class MemoryPool {
   template <Holder holder>
   [[nodiscard]] bool release_to_magazine(const Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_buffer_slowly(std::uint64_t bytes, Allocation& allocation) noexcept;
-  [[nodiscard]] bool take_parked(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept;
+  [[nodiscard]] bool take_parked(const AllocationRequest& request, Allocation& allocation) noexcept;
   void refill(const Allocation& allocation) noexcept;
   [[nodiscard]] bool release_array(const Allocation& allocation) noexcept;
   [[nodiscard]] bool park(const Allocation& allocation) noexcept;
   [[nodiscard]] bool release_slowly(const Allocation& allocation) noexcept;
   [[nodiscard]] ReleaseResult release_from_heap(const Allocation& allocation) noexcept;
   void give_back(std::span<const ParkedBlock> blocks) noexcept;
-  void count(std::span<const Allocation> batch) noexcept;
+  // A batch: what magazines have is filled in first, uncounted; `missing` lists the rest, in order.
+  void take_parked(std::span<const std::uint64_t> sizes, std::span<Allocation> batch) noexcept;
+  void count(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept;
+  void undo(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept;
+  void count(const Allocation& allocation) noexcept;
   void undo(const Allocation& allocation) noexcept;
 
   [[nodiscard]] std::vector<HeapStatistics> heaps(ThreadCaches::Standstill& standstill) const;

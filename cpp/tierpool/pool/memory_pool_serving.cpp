@@ -95,7 +95,7 @@ bool MemoryPool::release(const Allocation& allocation) noexcept {
   return release_to_magazine<Holder::array>(allocation) || release_slowly(allocation);
 }
 
-bool MemoryPool::take_parked(const AllocationRequest& request, bool counted, Allocation& allocation) noexcept {
+bool MemoryPool::take_parked(const AllocationRequest& request, Allocation& allocation) noexcept {
   ThreadCache* cache = caches_.current();
   if (cache == nullptr) {
     return false;
@@ -104,7 +104,7 @@ bool MemoryPool::take_parked(const AllocationRequest& request, bool counted, All
   const bool taken = cache->take(request.bytes, allocation);
   if (!taken) {
     cache->note_miss(request.bytes);
-  } else if (counted) {
+  } else {
     cache->counters_of(allocation.heap_index).count_allocation(allocation);
     heaps_[allocation.heap_index]->note_array(allocation);
   }
@@ -139,7 +139,7 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
     fallbacks_.count_exhaustion();
     return AllocationOutcome::over_limit;
   }
-  if (uses_magazines(request) && plan.block_bytes <= heap_size_bytes_ && take_parked(request, counted, allocation)) {
+  if (counted && uses_magazines(request) && plan.exact_bytes <= heap_size_bytes_ && take_parked(request, allocation)) {
     limit_.give_back(plan.block_bytes - allocation.block_bytes);
     return AllocationOutcome::served;
   }
@@ -337,34 +337,80 @@ void MemoryPool::give_back(std::span<const ParkedBlock> blocks) noexcept {
 }
 
 std::vector<Allocation> MemoryPool::allocate_batch(std::span<const std::uint64_t> sizes) {
-  std::vector<Allocation> batch;
-  batch.reserve(sizes.size());
-  for (const std::uint64_t bytes : sizes) {
-    Allocation& allocation = batch.emplace_back();
-    const AllocationOutcome outcome = serve_slowly({.bytes = bytes}, false, allocation);
+  std::vector<Allocation> batch(sizes.size());
+  std::vector<std::size_t> missing;
+  missing.reserve(sizes.size());
+  take_parked(sizes, batch);
+  for (std::size_t index = 0; index < sizes.size(); ++index) {
+    if (batch[index]) [[likely]] {
+      continue;
+    }
+    const AllocationOutcome outcome = serve_slowly({.bytes = sizes[index]}, false, batch[index]);
     if (outcome != AllocationOutcome::served) {
-      batch.pop_back();
-      std::for_each(batch.rbegin(), batch.rend(), [this](const Allocation& taken) { undo(taken); });
-      throw_failure(outcome, bytes);
+      undo(batch, missing);
+      throw_failure(outcome, sizes[index]);
+    }
+    missing.push_back(index);
+  }
+  count(batch, missing);
+  return batch;
+}
+
+void MemoryPool::take_parked(std::span<const std::uint64_t> sizes, std::span<Allocation> batch) noexcept {
+  ThreadCache* cache = fast_id_ == caches_.id() ? caches_.current() : nullptr;
+  if (cache == nullptr || is_closed()) {
+    return;
+  }
+  cache->lock.lock_as_owner();
+  for (std::size_t index = 0; index < sizes.size(); ++index) {
+    batch[index].requested_bytes = sizes[index];
+    static_cast<void>(cache->take(sizes[index], batch[index]));
+  }
+  cache->lock.unlock_as_owner();
+}
+
+void MemoryPool::count(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept {
+  ThreadCache* cache = missing.size() == batch.size() ? nullptr : caches_.current();
+  if (cache != nullptr) {
+    cache->lock.lock_as_owner();
+  }
+  for (std::size_t index = 0; index < batch.size(); ++index) {
+    if (!missing.empty() && missing.front() == index) {
+      missing = missing.subspan(1);
+      count(batch[index]);
+    } else if (cache != nullptr) {
+      cache->counters_of(batch[index].heap_index).count_allocation(batch[index].requested_bytes);
     }
   }
-  count(batch);
-  return batch;
+  if (cache != nullptr) {
+    cache->lock.unlock_as_owner();
+  }
+}
+
+void MemoryPool::count(const Allocation& allocation) noexcept {
+  if (allocation.is_fallback()) {
+    fallbacks_.count(allocation);
+  } else {
+    heaps_[allocation.heap_index]->count(allocation);
+  }
+}
+
+void MemoryPool::undo(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept {
+  for (const Allocation& allocation : batch) {
+    const bool was_missing = !missing.empty() && &batch[missing.front()] == &allocation;
+    if (was_missing) {
+      missing = missing.subspan(1);
+      undo(allocation);
+    } else if (allocation) {
+      const ParkedBlock block{allocation.address, allocation.heap_index, allocation.node, allocation.generation};
+      heaps_[allocation.heap_index]->give_back({&block, 1});
+    }
+  }
 }
 
 std::size_t MemoryPool::release_batch(std::span<const Allocation> batch) noexcept {
   return static_cast<std::size_t>(
       std::count_if(batch.begin(), batch.end(), [this](const Allocation& allocation) { return release(allocation); }));
-}
-
-void MemoryPool::count(std::span<const Allocation> batch) noexcept {
-  for (const Allocation& allocation : batch) {
-    if (allocation.is_fallback()) {
-      fallbacks_.count(allocation);
-    } else {
-      heaps_[allocation.heap_index]->count(allocation);
-    }
-  }
 }
 
 void MemoryPool::undo(const Allocation& allocation) noexcept {

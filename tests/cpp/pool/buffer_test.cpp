@@ -14,7 +14,7 @@ namespace {
 class BufferTest : public testing::PoolTest {
  protected:
   void SetUp() override { build(kMiB, 1); }
-  [[nodiscard]] Buffer make(std::uint64_t bytes = 1000) { return {pool_, pool_->allocate(bytes)}; }
+  [[nodiscard]] Buffer make(std::uint64_t bytes = 1000) { return {*pool_, pool_->allocate(bytes)}; }
   [[nodiscard]] std::uint64_t live() const { return pool_->statistics().active_allocations; }
 };
 
@@ -62,18 +62,16 @@ TEST_F(BufferTest, EmptyBufferReleasesNothing) {
   Buffer buffer;
   EXPECT_FALSE(buffer);
   buffer.release();
-  EXPECT_EQ(buffer.pool(), nullptr);
+  EXPECT_FALSE(buffer);
 }
 
 TEST_F(BufferTest, BufferKeepsItsPoolAlive) {
-  const std::weak_ptr<MemoryPool> watch = pool_;
   {
     const Buffer buffer = make();
     pool_.reset();
-    EXPECT_FALSE(watch.expired());
     EXPECT_EQ(device_->reserved_bytes(), kMiB);
+    EXPECT_EQ(buffer.pool().statistics().active_allocations, 1u);
   }
-  EXPECT_TRUE(watch.expired());
   EXPECT_EQ(device_->reserved_bytes(), 0u);
 }
 

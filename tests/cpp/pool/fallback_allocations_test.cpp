@@ -42,20 +42,20 @@ TEST_F(FallbackAllocationsTest, MemoryOfADeviceThatDoesNotSayZeroIsDirty) {
   request.requested_bytes = 1000;
   ASSERT_TRUE(fallbacks.take(request, 256, true));
   EXPECT_EQ(request.dirty_bytes, 1024u);
-  EXPECT_TRUE(fallbacks.release(request));
+  EXPECT_EQ(fallbacks.release(request), ReleaseResult::released);
 }
 
 TEST_F(FallbackAllocationsTest, EveryCountedAllocationIsAnExhaustion) {
   const Allocation allocation = take(1000);
   FallbackStatistics now = fallbacks_.statistics();
   EXPECT_EQ(now.counters.allocations, 1u);
-  EXPECT_EQ(now.counters.live_bytes, 1024u);
+  EXPECT_EQ(now.live_bytes, 1024u);
   EXPECT_EQ(now.exhaustion_events, 1u);
   fallbacks_.count_exhaustion();
-  EXPECT_TRUE(fallbacks_.release(allocation));
+  EXPECT_EQ(fallbacks_.release(allocation), ReleaseResult::released);
   now = fallbacks_.statistics();
   EXPECT_EQ(now.counters.deallocations, 1u);
-  EXPECT_EQ(now.counters.live_bytes, 0u);
+  EXPECT_EQ(now.live_bytes, 0u);
   EXPECT_EQ(now.exhaustion_events, 2u);
 }
 
@@ -68,7 +68,7 @@ TEST_F(FallbackAllocationsTest, UncountedAllocationLeavesItsExhaustionWhicheverW
   const FallbackStatistics now = fallbacks_.statistics();
   EXPECT_EQ(now.counters.allocations, 1u);
   EXPECT_EQ(now.counters.deallocations, 0u);
-  EXPECT_EQ(now.counters.live(), 1u);
+  EXPECT_EQ(now.live_count, 1u);
   EXPECT_EQ(now.exhaustion_events, 2u);
   EXPECT_EQ(device_.direct_bytes(), 1024u);
 }
@@ -92,13 +92,22 @@ TEST_F(FallbackAllocationsTest, ReleaseTakesEachAllocationOnce) {
   const Allocation allocation = take(1000);
   Allocation stale = allocation;
   ++stale.generation;
-  EXPECT_FALSE(fallbacks_.release(stale));
-  EXPECT_TRUE(fallbacks_.release(allocation));
-  EXPECT_FALSE(fallbacks_.release(allocation));
-  EXPECT_FALSE(fallbacks_.release(Allocation{}));
+  EXPECT_EQ(fallbacks_.release(stale), ReleaseResult::stale);
+  EXPECT_EQ(fallbacks_.release(allocation), ReleaseResult::released);
+  EXPECT_EQ(fallbacks_.release(allocation), ReleaseResult::stale);
+  EXPECT_EQ(fallbacks_.release(Allocation{}), ReleaseResult::stale);
   EXPECT_EQ(fallbacks_.statistics().counters.deallocations, 1u);
   EXPECT_EQ(device_.direct_bytes(), 0u);
   EXPECT_EQ(device_.misuse_count(), 0u);
+}
+
+TEST_F(FallbackAllocationsTest, ReleasesAfterOrphanSayThatTheyAreOrphans) {
+  const Allocation before = take(1000);
+  const Allocation orphan = take(1000);
+  EXPECT_EQ(fallbacks_.release(before), ReleaseResult::released);
+  EXPECT_EQ(fallbacks_.orphan(), 1u);
+  EXPECT_EQ(fallbacks_.release(orphan), ReleaseResult::released_orphan);
+  EXPECT_EQ(fallbacks_.release(orphan), ReleaseResult::stale);
 }
 
 TEST_F(FallbackAllocationsTest, ArraysAreFoundByTheirAddressAndBuffersAreNot) {
@@ -111,7 +120,7 @@ TEST_F(FallbackAllocationsTest, ArraysAreFoundByTheirAddressAndBuffersAreNot) {
   EXPECT_EQ(found.block_bytes, 1024u);
   EXPECT_FALSE(fallbacks_.find_array(buffer.address));
   EXPECT_EQ(fallbacks_.statistics().counters.live_arrays, 1u);
-  EXPECT_TRUE(fallbacks_.release(found));
+  EXPECT_EQ(fallbacks_.release(found), ReleaseResult::released);
   EXPECT_FALSE(fallbacks_.find_array(array.address));
   EXPECT_EQ(fallbacks_.statistics().counters.live_arrays, 0u);
 }
@@ -124,8 +133,8 @@ TEST_F(FallbackAllocationsTest, ResetForgetsEventsAndKeepsWhatIsLive) {
   EXPECT_EQ(now.counters.requested_bytes, 0u);
   EXPECT_EQ(now.counters.largest_request_bytes, 0u);
   EXPECT_EQ(now.exhaustion_events, 0u);
-  EXPECT_EQ(now.counters.live_bytes, 1024u);
-  EXPECT_TRUE(fallbacks_.release(allocation));
+  EXPECT_EQ(now.live_bytes, 1024u);
+  EXPECT_EQ(fallbacks_.release(allocation), ReleaseResult::released);
   EXPECT_EQ(fallbacks_.statistics().counters.deallocations, 1u);
 }
 
@@ -138,11 +147,11 @@ TEST_F(FallbackAllocationsTest, WithoutTrackingOnlyWhatIsLiveIsKnown) {
   FallbackStatistics now = untracked.statistics();
   EXPECT_EQ(now.counters.allocations, 0u);
   EXPECT_EQ(now.exhaustion_events, 0u);
-  EXPECT_EQ(now.counters.live(), 1u);
-  EXPECT_TRUE(untracked.release(request));
+  EXPECT_EQ(now.live_count, 1u);
+  EXPECT_EQ(untracked.release(request), ReleaseResult::released);
   now = untracked.statistics();
   EXPECT_EQ(now.counters.deallocations, 0u);
-  EXPECT_EQ(now.counters.live(), 0u);
+  EXPECT_EQ(now.live_count, 0u);
 }
 
 }  // namespace

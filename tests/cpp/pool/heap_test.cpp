@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -30,10 +31,17 @@ class HeapTest : public ::testing::Test {
     EXPECT_EQ(heap_.take(request, {}), Heap::TakeResult::taken);
     return request;
   }
-  [[nodiscard]] std::uint64_t used() const { return heap_.statistics().used_bytes; }
+  [[nodiscard]] static HeapStatistics statistics(const Heap& heap) { return heap.statistics({}, {}); }
+  [[nodiscard]] bool release(Heap& heap, const Allocation& allocation) {
+    const ReleaseResult result = heap.release(allocation, ends_late_);
+    EXPECT_EQ(ends_late_, 0u);
+    return result == ReleaseResult::released;
+  }
+  [[nodiscard]] std::uint64_t used() const { return statistics(heap_).used_bytes; }
 
   SimulatedDevice device_{kGiB, kGranule};
   UsedBytes used_;
+  std::atomic<std::uint64_t> ends_late_{0};
   Heap heap_{device_, used_, {.index = 3, .capacity_bytes = kCapacity}};
   bool flag_ = false;
 };
@@ -52,7 +60,7 @@ TEST_F(HeapTest, TakenBlockIsCommittedInsideTheHeapAndCounted) {
   EXPECT_EQ(allocation.block_bytes, 1024u);
   EXPECT_FALSE(allocation.is_fallback());
   EXPECT_EQ(device_.committed_bytes(), kGranule);
-  const HeapStatistics now = heap_.statistics();
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.counters.allocations, 1u);
   EXPECT_EQ(now.counters.requested_bytes, 1000u);
   EXPECT_EQ(now.used_bytes, 1024u);
@@ -64,7 +72,7 @@ TEST_F(HeapTest, TakenBlockIsCommittedInsideTheHeapAndCounted) {
 TEST_F(HeapTest, BlockThatMustNotWaitForACommitIsLeftUntaken) {
   Allocation request = request_for(1000);
   EXPECT_EQ(heap_.take(request, {.may_commit = false}), Heap::TakeResult::needs_commit);
-  EXPECT_EQ(heap_.statistics().free_bytes, kCapacity);
+  EXPECT_EQ(statistics(heap_).free_bytes, kCapacity);
   EXPECT_EQ(device_.committed_bytes(), 0u);
   heap_.warm_up(0, kGranule, flag_);
   EXPECT_EQ(heap_.take(request, {.may_commit = false}), Heap::TakeResult::taken);
@@ -76,7 +84,7 @@ TEST_F(HeapTest, FailedCommitUndoesTheBlockAndCountsNothing) {
   EXPECT_EQ(heap_.take(request, {}), Heap::TakeResult::full);
   EXPECT_FALSE(request) << "a refused request must not look served";
   EXPECT_EQ(request.requested_bytes, 3 * kGranule);
-  const HeapStatistics now = heap_.statistics();
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.counters.allocations, 0u);
   EXPECT_EQ(now.counters.deallocations, 0u);
   EXPECT_EQ(now.free_bytes, kCapacity);
@@ -92,11 +100,11 @@ TEST_F(HeapTest, UncountedBlocksAreUnknownToStatisticsUntilCounted) {
   Allocation dropped = request_for(5000);
   ASSERT_EQ(heap_.take(kept, {.counted = false}), Heap::TakeResult::taken);
   ASSERT_EQ(heap_.take(dropped, {.counted = false}), Heap::TakeResult::taken);
-  EXPECT_EQ(heap_.statistics().counters.allocations, 0u);
+  EXPECT_EQ(statistics(heap_).counters.allocations, 0u);
   EXPECT_EQ(used(), 0u);
   heap_.undo(dropped);
   heap_.count(kept);
-  const HeapStatistics now = heap_.statistics();
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.counters.allocations, 1u);
   EXPECT_EQ(now.counters.deallocations, 0u);
   EXPECT_EQ(now.used_bytes, 1024u);
@@ -106,11 +114,11 @@ TEST_F(HeapTest, UncountedBlocksAreUnknownToStatisticsUntilCounted) {
 
 TEST_F(HeapTest, ReleaseTakesEachAllocationOnce) {
   const Allocation allocation = take(1000);
-  EXPECT_TRUE(heap_.release(allocation));
-  EXPECT_FALSE(heap_.release(allocation));
-  const HeapStatistics now = heap_.statistics();
+  EXPECT_TRUE(release(heap_, allocation));
+  EXPECT_FALSE(release(heap_, allocation));
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.counters.deallocations, 1u);
-  EXPECT_EQ(now.counters.live(), 0u);
+  EXPECT_EQ(now.live_count, 0u);
   EXPECT_EQ(now.used_bytes, 0u);
   EXPECT_EQ(used_.used(), 0u);
   EXPECT_EQ(used_.peak(), 1024u);
@@ -124,13 +132,13 @@ TEST_F(HeapTest, ReleaseRefusesForeignAndForgedAllocations) {
   const Allocation own = take(1000);
   ASSERT_EQ(foreign.node, own.node);
   ASSERT_EQ(foreign.generation, own.generation);
-  EXPECT_FALSE(heap_.release(foreign));
+  EXPECT_FALSE(release(heap_, foreign));
   Allocation shifted = own;
   shifted.address += kUnitBytes;
-  EXPECT_FALSE(heap_.release(shifted));
-  EXPECT_FALSE(heap_.release(Allocation{}));
-  EXPECT_EQ(heap_.statistics().counters.live(), 1u);
-  EXPECT_TRUE(other.release(foreign));
+  EXPECT_FALSE(release(heap_, shifted));
+  EXPECT_FALSE(release(heap_, Allocation{}));
+  EXPECT_EQ(statistics(heap_).live_count, 1u);
+  EXPECT_TRUE(release(other, foreign));
 }
 
 TEST_F(HeapTest, ArraysAreFoundByTheirAddressAndBuffersAreNot) {
@@ -146,15 +154,15 @@ TEST_F(HeapTest, ArraysAreFoundByTheirAddressAndBuffersAreNot) {
   EXPECT_FALSE(heap_.find_array(buffer.address));
   EXPECT_FALSE(heap_.find_array(array.address + kCapacity));
   EXPECT_FALSE(heap_.find_array(array.address - kUnitBytes));
-  EXPECT_EQ(heap_.statistics().counters.live_arrays, 1u);
-  EXPECT_TRUE(heap_.release(found));
+  EXPECT_EQ(statistics(heap_).counters.live_arrays, 1u);
+  EXPECT_TRUE(release(heap_, found));
   EXPECT_FALSE(heap_.find_array(array.address));
-  EXPECT_EQ(heap_.statistics().counters.live_arrays, 0u);
+  EXPECT_EQ(statistics(heap_).counters.live_arrays, 0u);
 }
 
 TEST_F(HeapTest, BufferInTheFormerPlaceOfAnArrayIsNotFoundAsOne) {
   const Allocation array = take(1000, Holder::array);
-  ASSERT_TRUE(heap_.release(array));
+  ASSERT_TRUE(release(heap_, array));
   const Allocation buffer = take(1000);
   ASSERT_EQ(buffer.address, array.address);
   EXPECT_FALSE(heap_.find_array(array.address));
@@ -163,7 +171,7 @@ TEST_F(HeapTest, BufferInTheFormerPlaceOfAnArrayIsNotFoundAsOne) {
 TEST_F(HeapTest, MemoryNeverHandedOutIsKnownToBeZero) {
   const Allocation first = take(1000);
   EXPECT_EQ(first.dirty_bytes, 0u);
-  ASSERT_TRUE(heap_.release(first));
+  ASSERT_TRUE(release(heap_, first));
   const Allocation larger = take(4096);
   ASSERT_EQ(larger.address, first.address);
   EXPECT_EQ(larger.dirty_bytes, 1024u);
@@ -184,7 +192,7 @@ TEST_F(HeapTest, WarmUpCommitsAndCountsInNoAllocationStatistic) {
   EXPECT_EQ(heap_.warm_up(0, 3 * kGranule, flag_), 3 * kGranule);
   EXPECT_TRUE(flag_);
   EXPECT_EQ(heap_.warm_up(0, 4 * kGranule, flag_), kGranule);
-  const HeapStatistics now = heap_.statistics();
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.committed_bytes, 4 * kGranule);
   EXPECT_EQ(now.used_bytes, 0u);
   EXPECT_EQ(now.peak_used_bytes, 0u);
@@ -197,17 +205,17 @@ TEST_F(HeapTest, TrimGivesBackGranulesNoBlockLivesIn) {
   const Allocation low = take(kGranule / 2);
   const Allocation middle = take(3 * kGranule);
   const Allocation high = take(kGranule / 2);
-  ASSERT_TRUE(heap_.release(middle));
+  ASSERT_TRUE(release(heap_, middle));
   bool refused = false;
   EXPECT_EQ(heap_.trim(refused), 2 * kGranule + 4 * kGranule);
   EXPECT_FALSE(refused);
   EXPECT_EQ(device_.committed_bytes(), 2 * kGranule);
-  const HeapStatistics now = heap_.statistics();
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.committed_bytes, 2 * kGranule);
   EXPECT_EQ(now.free_bytes, kCapacity - kGranule);
   EXPECT_EQ(now.peak_used_bytes, 4 * kGranule);
-  EXPECT_TRUE(heap_.release(low));
-  EXPECT_TRUE(heap_.release(high));
+  EXPECT_TRUE(release(heap_, low));
+  EXPECT_TRUE(release(heap_, high));
   EXPECT_EQ(heap_.trim(refused), 2 * kGranule);
   EXPECT_EQ(device_.committed_bytes(), 0u);
 }
@@ -238,7 +246,7 @@ TEST_F(HeapTest, CloseEndsAnEmptyHeapAtOnceAndServesNothingMore) {
   heap_.warm_up(0, kGranule, flag_);
   heap_.close();
   EXPECT_EQ(device_.reserved_bytes(), 0u);
-  EXPECT_EQ(heap_.statistics().committed_bytes, 0u);
+  EXPECT_EQ(statistics(heap_).committed_bytes, 0u);
   EXPECT_EQ(heap_.view().largest_free_bytes, 0u);
   Allocation request = request_for(1000);
   EXPECT_EQ(heap_.take(request, {}), Heap::TakeResult::full);
@@ -254,11 +262,11 @@ TEST_F(HeapTest, ClosedHeapGoesWithItsLastBlock) {
   const Allocation first = take(1000);
   const Allocation second = take(1000);
   heap_.close();
-  EXPECT_TRUE(heap_.release(first));
+  EXPECT_TRUE(release(heap_, first));
   EXPECT_EQ(device_.reserved_bytes(), kCapacity);
-  EXPECT_TRUE(heap_.release(second));
+  EXPECT_TRUE(release(heap_, second));
   EXPECT_EQ(device_.reserved_bytes(), 0u);
-  EXPECT_FALSE(heap_.release(second));
+  EXPECT_FALSE(release(heap_, second));
   EXPECT_EQ(device_.misuse_count(), 0u);
 }
 
@@ -268,22 +276,44 @@ TEST_F(HeapTest, HeapThatCannotBeReservedThrows) {
   EXPECT_THROW(Heap(device_, used, {.capacity_bytes = kCapacity}), DeviceError);
 }
 
-TEST_F(HeapTest, ResetKeepsWhatIsLiveAndForgetsTheRest) {
+TEST_F(HeapTest, ResetForgetsThePeaksAndKeepsWhatIsLive) {
   const Allocation kept = take(1000);
-  ASSERT_TRUE(heap_.release(take(kGranule)));
+  ASSERT_TRUE(release(heap_, take(kGranule)));
   heap_.reset_statistics();
-  HeapStatistics now = heap_.statistics();
-  EXPECT_EQ(now.counters.allocations, 0u);
-  EXPECT_EQ(now.counters.deallocations, 0u);
-  EXPECT_EQ(now.counters.requested_bytes, 0u);
+  const HeapStatistics now = statistics(heap_);
   EXPECT_EQ(now.counters.largest_request_bytes, 0u);
-  EXPECT_EQ(now.counters.live(), 1u);
+  EXPECT_EQ(now.counters.allocations, 2u) << "events are counted for good; the pool keeps the baseline";
+  EXPECT_EQ(now.live_count, 1u);
   EXPECT_EQ(now.used_bytes, 1024u);
   EXPECT_EQ(now.peak_used_bytes, 1024u);
-  ASSERT_TRUE(heap_.release(kept));
-  now = heap_.statistics();
-  EXPECT_EQ(now.counters.deallocations, 1u);
-  EXPECT_EQ(now.counters.allocations, 0u);
+  ASSERT_TRUE(release(heap_, kept));
+}
+
+TEST_F(HeapTest, BlocksForAMagazineComeFromCommittedMemoryOnlyAndAreNobodysUntilTheyAreGivenBack) {
+  const Allocation first = take(1000);  // commits one granule
+  std::vector<ParkedBlock> blocks(10);
+  EXPECT_EQ(heap_.take_parked(kGranule / 4, blocks), 3u);
+  blocks.resize(3);
+  const HeapStatistics now = heap_.statistics({}, {.count = 3, .bytes = 3 * kGranule / 4});
+  EXPECT_EQ(now.used_bytes, 1024u);
+  EXPECT_EQ(now.cached_bytes, 3 * kGranule / 4);
+  EXPECT_EQ(now.live_count, 1u);
+  EXPECT_EQ(device_.committed_bytes(), kGranule);
+  heap_.give_back(blocks);
+  EXPECT_EQ(used(), 1024u);
+  EXPECT_TRUE(release(heap_, first));
+  EXPECT_EQ(statistics(heap_).free_block_count, 1u);
+}
+
+TEST_F(HeapTest, ParkedAllocationIsStaleAndItsBlockStillTaken) {
+  const Allocation allocation = take(1000);
+  const ParkedBlock parked = heap_.park(allocation);
+  EXPECT_FALSE(heap_.is_live(allocation));
+  EXPECT_FALSE(release(heap_, allocation));
+  EXPECT_EQ(parked.address, allocation.address);
+  EXPECT_NE(take(1000).address, parked.address);
+  heap_.give_back({&parked, 1});
+  EXPECT_EQ(take(1000).address, parked.address);
 }
 
 TEST(UsedBytes, PeakIsTheMostSinceReset) {

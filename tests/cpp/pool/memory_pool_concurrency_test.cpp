@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <vector>
 
@@ -19,9 +20,23 @@ using testing::expect_identities;
 using testing::kGranule;
 using testing::run_threads;
 
-class MemoryPoolConcurrencyTest : public testing::PoolTest {};
+class MemoryPoolConcurrencyTest : public testing::PoolTest, public ::testing::WithParamInterface<bool> {
+ protected:
+  MemoryPool& build(std::uint64_t heap_size_bytes, std::uint32_t num_heaps,
+                    const std::function<void(PoolConfig&)>& adjust = nullptr) {
+    return PoolTest::build(heap_size_bytes, num_heaps, [&adjust](PoolConfig& config) {
+      config.magazines = GetParam();
+      if (adjust) {
+        adjust(config);
+      }
+    });
+  }
+};
 
-TEST_F(MemoryPoolConcurrencyTest, CloseMayMeetAnyOtherCall) {
+INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolConcurrencyTest, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "on" : "off"; });
+
+TEST_P(MemoryPoolConcurrencyTest, CloseMayMeetAnyOtherCall) {
   for (std::uint64_t round = 0; round < 150; ++round) {
     // Large enough that two live blocks of the others always leave room for a third.
     MemoryPool& pool = build(32 * kGranule, 2);
@@ -60,7 +75,7 @@ TEST_F(MemoryPoolConcurrencyTest, CloseMayMeetAnyOtherCall) {
   }
 }
 
-TEST_F(MemoryPoolConcurrencyTest, NoRequestFailsBecauseATrimHoldsTheMemory) {
+TEST_P(MemoryPoolConcurrencyTest, NoRequestFailsBecauseATrimHoldsTheMemory) {
   MemoryPool& pool = build(4 * kGranule, 1, [](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
   std::atomic<bool> done{false};
   std::atomic<int> trims{0};
@@ -88,7 +103,7 @@ TEST_F(MemoryPoolConcurrencyTest, NoRequestFailsBecauseATrimHoldsTheMemory) {
   expect_identities(pool);
 }
 
-TEST_F(MemoryPoolConcurrencyTest, EveryFallbackSinceAResetIsAnExhaustionSinceIt) {
+TEST_P(MemoryPoolConcurrencyTest, EveryFallbackSinceAResetIsAnExhaustionSinceIt) {
   MemoryPool& pool = build(kGranule, 1);
   std::atomic<bool> done{false};
   std::atomic<int> resets{0};
@@ -121,7 +136,7 @@ TEST_F(MemoryPoolConcurrencyTest, EveryFallbackSinceAResetIsAnExhaustionSinceIt)
   expect_identities(pool, true);
 }
 
-TEST_F(MemoryPoolConcurrencyTest, LimitIsNeverExceededByManyThreads) {
+TEST_P(MemoryPoolConcurrencyTest, LimitIsNeverExceededByManyThreads) {
   static constexpr std::uint64_t kLimit = 10 * kGranule;
   MemoryPool& pool = build(4 * kGranule, 2, [](PoolConfig& config) { config.max_bytes = kLimit; });
   std::atomic<std::uint64_t> served{0};
@@ -155,7 +170,7 @@ TEST_F(MemoryPoolConcurrencyTest, LimitIsNeverExceededByManyThreads) {
   expect_identities(pool);
 }
 
-TEST_F(MemoryPoolConcurrencyTest, OriginsMayBeSetWhileOthersAreForgotten) {
+TEST_P(MemoryPoolConcurrencyTest, OriginsMayBeSetWhileOthersAreForgotten) {
   MemoryPool& pool = build(kMiB, 2, [](PoolConfig& config) { config.track_origins = true; });
   run_threads(4, [&](std::size_t) {
     for (int i = 0; i < 10000; ++i) {

@@ -45,7 +45,7 @@ enum ChildResult : int { kWorked = 0, kNotServed, kNotReleased, kNotTrimmed, kUn
   if (pool.trim() == 0) {
     return kNotTrimmed;
   }
-  const MemoryPool another(testing::quiet_config(2 * kMiB, 1), std::make_shared<SimulatedDevice>());
+  const auto another = MemoryPool::create(testing::quiet_config(2 * kMiB, 1), std::make_shared<SimulatedDevice>());
   const PoolStatistics after = pool.statistics();
   const bool is_true = after.active_allocations + 1 == before.active_allocations &&
                        after.total_allocations == before.total_allocations + 3 &&
@@ -56,8 +56,11 @@ enum ChildResult : int { kWorked = 0, kNotServed, kNotReleased, kNotTrimmed, kUn
 }
 
 /// Forks many times while threads hammer the pool, and expects every child to succeed.
-void fork_under_load(const std::shared_ptr<Device>& device) {
-  MemoryPool pool(testing::quiet_config(16 * kMiB, 2), device);
+void fork_under_load(const std::shared_ptr<Device>& device, bool magazines) {
+  PoolConfig config = testing::quiet_config(16 * kMiB, 2);
+  config.magazines = magazines;
+  const std::shared_ptr<MemoryPool> owned = MemoryPool::create(config, device);
+  MemoryPool& pool = *owned;
   const Allocation inherited = pool.allocate(1000);
   std::atomic<bool> done{false};
   std::vector<std::thread> threads;
@@ -78,7 +81,7 @@ void fork_under_load(const std::shared_ptr<Device>& device) {
     static_cast<void>(pool.statistics());
     std::this_thread::yield();
   });
-  hammer([device] { const MemoryPool short_lived(testing::quiet_config(2 * kMiB, 2), device); });
+  hammer([device] { static_cast<void>(MemoryPool::create(testing::quiet_config(2 * kMiB, 2), device)); });
   for (int round = 0; round < 25 && !::testing::Test::HasFailure(); ++round) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
@@ -105,13 +108,18 @@ void fork_under_load(const std::shared_ptr<Device>& device) {
   EXPECT_EQ(pool.statistics().active_allocations, 0u);
 }
 
-TEST(MemoryPoolFork, ChildUsesThePoolOfASimulatedDevice) {
+class MemoryPoolFork : public ::testing::TestWithParam<bool> {};
+
+TEST_P(MemoryPoolFork, ChildUsesThePoolOfASimulatedDevice) {
   const auto device = std::make_shared<SimulatedDevice>();
-  fork_under_load(device);
+  fork_under_load(device, GetParam());
   testing::expect_all_given_back(*device);
 }
 
-TEST(MemoryPoolFork, ChildUsesThePoolOfTheHostDevice) { fork_under_load(std::make_shared<HostDevice>()); }
+TEST_P(MemoryPoolFork, ChildUsesThePoolOfTheHostDevice) { fork_under_load(std::make_shared<HostDevice>(), GetParam()); }
+
+INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolFork, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "on" : "off"; });
 
 }  // namespace
 }  // namespace tierpool

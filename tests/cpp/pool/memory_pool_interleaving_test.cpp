@@ -28,7 +28,7 @@ class MemoryPoolInterleavingTest : public ::testing::Test {
     PoolConfig config = testing::quiet_config(8 * kGranule, 2);
     config.log_exhaustion = true;
     set_log_sink([](LogLevel, std::string_view) {});
-    pool_ = std::make_unique<MemoryPool>(config, device_);
+    pool_ = MemoryPool::create(config, device_);
   }
   ~MemoryPoolInterleavingTest() override {
     set_log_sink(nullptr);
@@ -46,7 +46,7 @@ class MemoryPoolInterleavingTest : public ::testing::Test {
   }
 
   std::shared_ptr<testing::HookedDevice> device_ = std::make_shared<testing::HookedDevice>(kGiB);
-  std::unique_ptr<MemoryPool> pool_;
+  std::shared_ptr<MemoryPool> pool_;
 };
 
 TEST_F(MemoryPoolInterleavingTest, CloseDuringWarmUpLeavesTheReservationUntilTheDeviceIsDone) {

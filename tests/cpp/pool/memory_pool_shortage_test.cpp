@@ -42,7 +42,7 @@ template <typename Call>
   return failed;
 }
 
-class MemoryPoolShortageTest : public testing::PoolTest {
+class MemoryPoolShortageTest : public testing::PoolTest, public ::testing::WithParamInterface<bool> {
  protected:
   /// Every call in turn with ever more allocations, until it works without a failure.
   template <typename Call>
@@ -57,26 +57,29 @@ class MemoryPoolShortageTest : public testing::PoolTest {
   }
 };
 
-TEST_F(MemoryPoolShortageTest, PoolIsBuiltWhollyOrNotAtAll) {
-  const PoolConfig config = testing::quiet_config(kMiB, 3);
+TEST_P(MemoryPoolShortageTest, PoolIsBuiltWhollyOrNotAtAll) {
+  PoolConfig config = testing::quiet_config(kMiB, 3);
+  config.magazines = GetParam();
   bool failed = true;
   std::int64_t limit = 0;
   for (; failed && !HasFailure(); ++limit) {
     SCOPED_TRACE(std::to_string(limit) + " allocations");
     set_log_sink([](LogLevel, std::string_view) {});
-    failed = fails_with(limit, [&] { const MemoryPool pool(config, device_); });
+    failed = fails_with(limit, [&] { static_cast<void>(MemoryPool::create(config, device_)); });
     set_log_sink(nullptr);
     testing::expect_all_given_back(*device_);
   }
   EXPECT_GT(limit, 10);
 }
 
-TEST_F(MemoryPoolShortageTest, EveryCallLeavesThePoolAsItWasWhenItFails) {
-  build(16 * kGranule, 2, [](PoolConfig& config) { config.placement = Placement::first_fit; });
+TEST_P(MemoryPoolShortageTest, EveryCallLeavesThePoolAsItWasWhenItFails) {
+  build(16 * kGranule, 2, [](PoolConfig& config) {
+    config.placement = Placement::first_fit;
+    config.magazines = GetParam();
+  });
   std::array<Allocation, kMaxLive> live;
   std::size_t count = 0;
   const auto keep = [&](const Allocation& allocation) { live[count++] = allocation; };
-  // More blocks than nodes are reserved for, so that the node table has to grow on the way.
   for (int i = 0; i < 150; ++i) {
     starve([&](MemoryPool& pool) { keep(pool.allocate(1000)); });
   }
@@ -103,8 +106,8 @@ TEST_F(MemoryPoolShortageTest, EveryCallLeavesThePoolAsItWasWhenItFails) {
   testing::expect_identities(*pool_);
 }
 
-TEST_F(MemoryPoolShortageTest, TrimThatFailsLeavesRequestsUnblocked) {
-  MemoryPool& pool = build(16 * kGranule, 1);
+TEST_P(MemoryPoolShortageTest, TrimThatFailsLeavesRequestsUnblocked) {
+  MemoryPool& pool = build(16 * kGranule, 1, [](PoolConfig& config) { config.magazines = GetParam(); });
   EXPECT_TRUE(fails_with(0, [&] { pool.trim(); }));
   Allocation allocation;
   const AllocationOutcome outcome =
@@ -115,6 +118,9 @@ TEST_F(MemoryPoolShortageTest, TrimThatFailsLeavesRequestsUnblocked) {
             AllocationOutcome::out_of_memory)
       << "the pool still believes that a trim runs";
 }
+
+INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolShortageTest, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "on" : "off"; });
 
 }  // namespace
 }  // namespace tierpool

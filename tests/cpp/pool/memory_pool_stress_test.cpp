@@ -76,8 +76,8 @@ struct Tally {
 class Stress {
  public:
   /// Sizes are log-uniform up to a quarter of a heap: the heaps run full now and then.
-  Stress(std::shared_ptr<Device> device, std::uint64_t heap_size_bytes)
-      : pool_(testing::quiet_config(heap_size_bytes, 4), std::move(device)),
+  Stress(std::shared_ptr<Device> device, std::uint64_t heap_size_bytes, bool magazines)
+      : pool_(MemoryPool::create(config(heap_size_bytes, magazines), std::move(device))),
         size_bits_(static_cast<std::uint64_t>(std::bit_width(heap_size_bytes)) - 2) {}
 
   void run() {
@@ -91,6 +91,12 @@ class Stress {
   }
 
  private:
+  static PoolConfig config(std::uint64_t heap_size_bytes, bool magazines) {
+    PoolConfig config = testing::quiet_config(heap_size_bytes, 4);
+    config.magazines = magazines;
+    return config;
+  }
+
   void work(std::size_t thread) {
     Random random(thread + 1);
     std::array<Allocation, kOwnSlots> own;
@@ -99,12 +105,12 @@ class Stress {
       const std::uint64_t dice = random();
       Allocation& slot = own[dice % kOwnSlots];
       if (slot) {
-        tally.refused_releases += pool_.release(slot) ? 0 : 1;
+        tally.refused_releases += pool_->release(slot) ? 0 : 1;
         slot = Allocation{};
       } else {
         const bool fits_no_heap = tally.allocations % 4096 == 0;
         const std::uint64_t bytes = (dice >> 32) >> (32 - (dice >> 8) % size_bits_);
-        slot = pool_.allocate(fits_no_heap ? pool_.heap_size_bytes() + 1 : bytes);
+        slot = pool_->allocate(fits_no_heap ? pool_->heap_size_bytes() + 1 : bytes);
         tally.allocations += 1;
         tally.fallbacks += slot.is_fallback() ? 1 : 0;
         tally.requested_bytes += slot.requested_bytes;
@@ -114,7 +120,7 @@ class Stress {
       }
     }
     for (Allocation& slot : own) {
-      tally.refused_releases += !slot || pool_.release(slot) ? 0 : 1;
+      tally.refused_releases += !slot || pool_->release(slot) ? 0 : 1;
     }
     tallies_[thread] = tally;
   }
@@ -123,7 +129,7 @@ class Stress {
   void watch() {
     PoolStatistics last;
     while (!done_) {
-      const PoolStatistics now = pool_.statistics();
+      const PoolStatistics now = pool_->statistics();
       EXPECT_GE(now.total_allocations, last.total_allocations);
       EXPECT_GE(now.total_deallocations, last.total_deallocations);
       EXPECT_GE(now.fallback_allocations, last.fallback_allocations);
@@ -148,13 +154,13 @@ class Stress {
 
   void trim() {
     while (!done_) {
-      trimmed_bytes_ += pool_.trim();
+      trimmed_bytes_ += pool_->trim();
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
 
   void check_at_rest() {
-    testing::expect_identities(pool_);
+    testing::expect_identities(*pool_);
     Tally all;
     for (const Tally& tally : tallies_) {
       all.allocations += tally.allocations;
@@ -166,10 +172,10 @@ class Stress {
     for (std::uint64_t index = 0; index < kSharedSlots; ++index) {
       Allocation left;
       exchange_.swap(index, left);
-      EXPECT_TRUE(!left || pool_.release(left));
+      EXPECT_TRUE(!left || pool_->release(left));
     }
-    testing::expect_identities(pool_);
-    const PoolStatistics now = pool_.statistics();
+    testing::expect_identities(*pool_);
+    const PoolStatistics now = pool_->statistics();
     EXPECT_EQ(now.total_allocations, all.allocations);
     EXPECT_EQ(now.total_deallocations, all.allocations);
     EXPECT_EQ(now.fallback_allocations, all.fallbacks);
@@ -178,16 +184,18 @@ class Stress {
     EXPECT_EQ(now.active_allocations, 0u);
     EXPECT_EQ(now.used_bytes, 0u);
     EXPECT_EQ(now.fallback_used_bytes, 0u);
-    for (const HeapStatistics& heap : pool_.heaps()) {
+    trimmed_bytes_ += pool_->trim();  // also empties the magazines
+    EXPECT_EQ(pool_->statistics().cached_bytes, 0u);
+    for (const HeapStatistics& heap : pool_->heaps()) {
       EXPECT_EQ(heap.free_block_count, 1u) << "heap " << heap.index;
       EXPECT_EQ(heap.largest_free_bytes, heap.capacity_bytes) << "heap " << heap.index;
     }
     EXPECT_GT(all.allocations, all.fallbacks) << "the heaps took part";
     EXPECT_GT(all.fallbacks, 0u) << "the fallback took part";
-    EXPECT_GT(pool_.trim() + trimmed_bytes_, 0u) << "the trims took part";
+    EXPECT_GT(trimmed_bytes_, 0u) << "the trims took part";
   }
 
-  MemoryPool pool_;
+  const std::shared_ptr<MemoryPool> pool_;
   const std::uint64_t size_bits_;
   Exchange exchange_;
   std::array<Tally, kThreads> tallies_;
@@ -195,15 +203,20 @@ class Stress {
   std::atomic<bool> done_{false};
 };
 
-TEST(MemoryPoolStress, CountersAndBlocksStayTrueOnASimulatedDevice) {
+class MemoryPoolStress : public ::testing::TestWithParam<bool> {};
+
+TEST_P(MemoryPoolStress, CountersAndBlocksStayTrueOnASimulatedDevice) {
   const auto device = std::make_shared<SimulatedDevice>(kGiB, testing::kGranule);
-  Stress(device, kMiB).run();
+  Stress(device, kMiB, GetParam()).run();
   testing::expect_all_given_back(*device);
 }
 
-TEST(MemoryPoolStress, CountersAndBlocksStayTrueOnTheHostDevice) {
-  Stress(std::make_shared<HostDevice>(), 4 * kMiB).run();
+TEST_P(MemoryPoolStress, CountersAndBlocksStayTrueOnTheHostDevice) {
+  Stress(std::make_shared<HostDevice>(), 4 * kMiB, GetParam()).run();
 }
+
+INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStress, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "on" : "off"; });
 
 }  // namespace
 }  // namespace tierpool

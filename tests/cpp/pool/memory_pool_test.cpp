@@ -135,7 +135,7 @@ TEST_F(MemoryPoolTest, MoreHeapsThanFitOnTheStackWork) {
 
 TEST_F(MemoryPoolTest, ReleaseRefusesWhatIsNotLiveHereAndChangesNothing) {
   MemoryPool& pool = build(kMiB, 2);
-  const auto other = std::make_shared<MemoryPool>(testing::quiet_config(kMiB, 2), device_);
+  const auto other = MemoryPool::create(testing::quiet_config(kMiB, 2), device_);
   const Allocation kept = pool.allocate(1000);
   const Allocation gone = pool.allocate(1000);
   const Allocation foreign = other->allocate(1000);
@@ -212,7 +212,7 @@ TEST_F(MemoryPoolTest, ArraysAreFoundInHeapsAndFallbacks) {
 
 TEST_F(MemoryPoolTest, WholeHeapsAreHandedOutWhileOneIsEmpty) {
   MemoryPool& pool = build(kMiB, 2);
-  const Allocation small = pool.allocate(1);
+  const Allocation small = keep(pool.allocate(1));
   const Allocation heap = pool.acquire_heap();
   EXPECT_EQ(heap.requested_bytes, kMiB);
   EXPECT_NE(heap.heap_index, small.heap_index);
@@ -318,7 +318,8 @@ TEST_F(MemoryPoolTest, PoolThatCannotBeReservedSaysSo) {
 
 TEST(MemoryPool, EightyGigabyteHeapOfASimulatedDeviceIsServedToItsEnd) {
   const auto device = std::make_shared<SimulatedDevice>(128 * kGiB);
-  MemoryPool pool(testing::quiet_config(80 * kGiB, 1), device);
+  const std::shared_ptr<MemoryPool> owned = MemoryPool::create(testing::quiet_config(80 * kGiB, 1), device);
+  MemoryPool& pool = *owned;
   const Allocation low = pool.allocate(79 * kGiB);
   const Allocation high = pool.allocate(kGiB);
   EXPECT_EQ(high.address - low.address, 79 * kGiB);
@@ -329,7 +330,9 @@ TEST(MemoryPool, EightyGigabyteHeapOfASimulatedDeviceIsServedToItsEnd) {
 }
 
 TEST(MemoryPool, HostMemoryIsWritableAndDisjoint) {
-  MemoryPool pool(testing::quiet_config(4 * kMiB, 2), std::make_shared<HostDevice>());
+  const std::shared_ptr<MemoryPool> owned =
+      MemoryPool::create(testing::quiet_config(4 * kMiB, 2), std::make_shared<HostDevice>());
+  MemoryPool& pool = *owned;
   std::vector<Allocation> all;
   for (unsigned char i = 1; i <= 20; ++i) {
     all.push_back(pool.allocate(500'000));

@@ -135,26 +135,42 @@ TEST(PoolStatistics, FragmentationOfAHeapComparesItsLargestFreeBlockWithAllThatI
   EXPECT_DOUBLE_EQ(heap.utilization(), 0.2);
 }
 
-TEST(AllocationCounters, EventsAreCountedOnlyWhenTrackedAndWhatIsLiveAlways) {
+TEST(EventCounters, SumsOfWhatIsCountedInDifferentPlacesAreTrue) {
   Allocation buffer;
   buffer.requested_bytes = 1000;
   buffer.block_bytes = 1024;
   Allocation array = buffer;
   array.holder = Holder::array;
-  AllocationCounters counters;
-  counters.count_allocation(buffer, true);
-  counters.count_allocation(array, false);
-  EXPECT_EQ(counters.allocations, 1u);
-  EXPECT_EQ(counters.requested_bytes, 1000u);
-  EXPECT_EQ(counters.largest_request_bytes, 1000u);
-  EXPECT_EQ(counters.live_buffers, 1u);
-  EXPECT_EQ(counters.live_arrays, 1u);
-  EXPECT_EQ(counters.live_bytes, 2048u);
-  counters.count_deallocation(buffer, true);
-  counters.count_deallocation(array, false);
-  EXPECT_EQ(counters.deallocations, 1u);
-  EXPECT_EQ(counters.live(), 0u);
-  EXPECT_EQ(counters.live_bytes, 0u);
+  EventCounters here;
+  EventCounters there;
+  here.count_allocation(buffer);
+  here.count_allocation(array);
+  EXPECT_EQ(here.allocations, 2u);
+  EXPECT_EQ(here.requested_bytes, 2000u);
+  EXPECT_EQ(here.largest_request_bytes, 1000u);
+  EXPECT_EQ(here.live_arrays, 1u);
+  EXPECT_EQ(here.live_array_bytes, 1024u);
+  there.count_deallocation(array);
+  there.add(here);
+  EXPECT_EQ(there.deallocations, 1u);
+  EXPECT_EQ(there.live_arrays, 0u);
+  EXPECT_EQ(there.live_array_bytes, 0u);
+}
+
+TEST(EventCounters, OnlyTrackedEventsAreShownAndWhatIsLiveAlways) {
+  EventCounters baseline;
+  baseline.count_allocation(1000);
+  EventCounters now = baseline;
+  now.count_allocation(500);
+  now.add_array(512);
+  const EventCounters tracked = now.since(baseline, true);
+  EXPECT_EQ(tracked.allocations, 1u);
+  EXPECT_EQ(tracked.requested_bytes, 500u);
+  EXPECT_EQ(tracked.live_arrays, 1u);
+  const EventCounters untracked = now.since(baseline, false);
+  EXPECT_EQ(untracked.allocations, 0u);
+  EXPECT_EQ(untracked.largest_request_bytes, 0u);
+  EXPECT_EQ(untracked.live_array_bytes, 512u);
 }
 
 }  // namespace

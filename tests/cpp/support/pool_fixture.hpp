@@ -24,6 +24,7 @@ inline constexpr std::uint64_t kGranule = 64 * kKiB;
   config.num_heaps = num_heaps;
   config.warmup_bytes = {};
   config.log_exhaustion = false;
+  config.magazines = false;
   return config;
 }
 
@@ -34,15 +35,17 @@ inline void expect_identities(const MemoryPool& pool, bool since_reset = false) 
   std::uint64_t used = 0;
   std::uint64_t hits = 0;
   std::uint64_t live = 0;
+  std::uint64_t cached = 0;
   std::uint64_t active_heaps = 0;
   std::uint64_t largest_free = 0;
   for (const HeapStatistics& heap : pool.heaps()) {
     used += heap.used_bytes;
     hits += heap.counters.allocations;
-    live += heap.counters.live();
-    active_heaps += heap.counters.live() != 0 ? 1 : 0;
+    live += heap.live_count;
+    cached += heap.cached_bytes;
+    active_heaps += heap.live_count != 0 ? 1 : 0;
     largest_free = std::max(largest_free, heap.largest_free_bytes);
-    EXPECT_EQ(heap.used_bytes + heap.free_bytes, heap.capacity_bytes) << "heap " << heap.index;
+    EXPECT_EQ(heap.used_bytes + heap.cached_bytes + heap.free_bytes, heap.capacity_bytes) << "heap " << heap.index;
     EXPECT_LE(heap.used_bytes, heap.peak_used_bytes);
     EXPECT_LE(heap.peak_used_bytes, heap.capacity_bytes);
     EXPECT_LE(heap.largest_free_bytes, heap.free_bytes);
@@ -56,7 +59,8 @@ inline void expect_identities(const MemoryPool& pool, bool since_reset = false) 
   EXPECT_GE(now.active_allocations, live);
   EXPECT_LE(now.active_arrays, now.active_allocations);
   EXPECT_EQ(now.used_bytes, used);
-  EXPECT_EQ(now.used_bytes + now.free_bytes, now.capacity_bytes);
+  EXPECT_EQ(now.cached_bytes, cached);
+  EXPECT_EQ(now.used_bytes + now.cached_bytes + now.free_bytes, now.capacity_bytes);
   EXPECT_LE(now.used_bytes, now.peak_used_bytes);
   EXPECT_LE(now.peak_used_bytes, now.capacity_bytes);
   EXPECT_EQ(now.largest_free_bytes, largest_free);
@@ -88,7 +92,7 @@ class PoolTest : public ::testing::Test {
 
   MemoryPool& build(const PoolConfig& config) {
     drop_pool();
-    pool_ = std::make_shared<MemoryPool>(config, device_);
+    pool_ = MemoryPool::create(config, device_);
     return *pool_;
   }
   MemoryPool& build(std::uint64_t heap_size_bytes, std::uint32_t num_heaps,

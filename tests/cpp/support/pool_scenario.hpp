@@ -19,22 +19,24 @@ namespace tierpool::testing {
 class PoolScenario {
  public:
   /// `fails` is asked with each exception whether it is one that the injected failure may cause.
-  PoolScenario(std::shared_ptr<Device> device, std::function<bool(const std::exception&)> fails)
-      : device_(std::move(device)), fails_(std::move(fails)) {}
+  /// With magazines, nothing else sees allocations come and go; without them, origins do.
+  PoolScenario(std::shared_ptr<Device> device, bool magazines, std::function<bool(const std::exception&)> fails)
+      : device_(std::move(device)), magazines_(magazines), fails_(std::move(fails)) {}
 
   /// Builds the pool, uses it and lets it go. `check` is called with the pool while nothing is in flight.
   void run(const std::function<void(const MemoryPool&)>& check) {
     PoolConfig config = quiet_config(8 * kGranule, 2);
     config.warmup_bytes = {2 * kGranule};
-    config.track_origins = true;
+    config.magazines = magazines_;
+    config.track_origins = !magazines_;
     config.log_exhaustion = true;
     std::shared_ptr<MemoryPool> pool;
-    attempt([&] { pool = std::make_shared<MemoryPool>(config, device_); });
+    attempt([&] { pool = MemoryPool::create(config, device_); });
     if (!pool) {
       return;
     }
     live_.reserve(32);
-    use(*pool, pool);
+    use(*pool);
     check(*pool);
     attempt([&] { pool->close(); });
     EXPECT_EQ(pool->statistics().active_allocations, live_.size());
@@ -44,9 +46,9 @@ class PoolScenario {
   }
 
  private:
-  void use(MemoryPool& pool, const std::shared_ptr<MemoryPool>& owner) {
+  void use(MemoryPool& pool) {
     const auto keep = [&](const Allocation& allocation) {
-      live_.emplace_back(owner, allocation);
+      live_.emplace_back(pool, allocation);
       attempt([&] { pool.set_origin(allocation, "a name that is too long for the string to hold it itself"); });
     };
     for (const std::uint64_t bytes : {std::uint64_t{100}, 3 * kGranule, 4 * kGranule, 9 * kGranule, 7 * kGranule}) {
@@ -84,6 +86,7 @@ class PoolScenario {
   }
 
   std::shared_ptr<Device> device_;
+  const bool magazines_;
   std::function<bool(const std::exception&)> fails_;
   std::vector<Buffer> live_;
 };

@@ -31,7 +31,9 @@ Trace small_trace() {
 }
 
 TEST(TraceReplay, ServesEveryAllocationFromAHeapAndReleasesWhatIsLeft) {
-  MemoryPool pool(one_heap(4 * kMiB, OnExhaustion::fallback), std::make_shared<HostDevice>());
+  const std::shared_ptr<MemoryPool> owned =
+      MemoryPool::create(one_heap(4 * kMiB, OnExhaustion::fallback), std::make_shared<HostDevice>());
+  MemoryPool& pool = *owned;
   for (const bool write : {false, true}) {
     EXPECT_GT(replay(small_trace(), pool, write), 0U);
   }
@@ -43,7 +45,9 @@ TEST(TraceReplay, ServesEveryAllocationFromAHeapAndReleasesWhatIsLeft) {
 }
 
 TEST(TraceReplay, FallsBackWhereTheHeapIsTooSmall) {
-  MemoryPool pool(one_heap(kMiB, OnExhaustion::fallback), std::make_shared<HostDevice>());
+  const std::shared_ptr<MemoryPool> owned =
+      MemoryPool::create(one_heap(kMiB, OnExhaustion::fallback), std::make_shared<HostDevice>());
+  MemoryPool& pool = *owned;
   static_cast<void>(replay(small_trace(), pool, true));
   const PoolStatistics statistics = pool.statistics();
   EXPECT_EQ(statistics.fallback_allocations, 1U);
@@ -51,21 +55,26 @@ TEST(TraceReplay, FallsBackWhereTheHeapIsTooSmall) {
 }
 
 TEST(TraceReplay, AFailureLeavesNothingAllocated) {
-  MemoryPool pool(one_heap(kMiB, OnExhaustion::raise), std::make_shared<HostDevice>());
+  const std::shared_ptr<MemoryPool> owned =
+      MemoryPool::create(one_heap(kMiB, OnExhaustion::raise), std::make_shared<HostDevice>());
+  MemoryPool& pool = *owned;
   const Trace trace = make_trace({{'a', 0, 4096}, {'a', 1, 2 * kMiB}});
   EXPECT_THROW(static_cast<void>(replay(trace, pool, false)), OutOfMemoryError);
   EXPECT_EQ(pool.statistics().active_allocations, 0U);
 }
 
 TEST(TraceReplay, RefusesAClosedPool) {
-  MemoryPool pool(one_heap(kMiB, OnExhaustion::fallback), std::make_shared<HostDevice>());
+  const std::shared_ptr<MemoryPool> owned =
+      MemoryPool::create(one_heap(kMiB, OnExhaustion::fallback), std::make_shared<HostDevice>());
+  MemoryPool& pool = *owned;
   pool.close();
   EXPECT_THROW(static_cast<void>(replay(small_trace(), pool, false)), PoolClosedError);
 }
 
 TEST(TraceReplay, WritesOnlyWhereTheProcessorCan) {
   const auto simulated = std::make_shared<SimulatedDevice>();
-  MemoryPool pool(one_heap(4 * kMiB, OnExhaustion::fallback), simulated);
+  const std::shared_ptr<MemoryPool> owned = MemoryPool::create(one_heap(4 * kMiB, OnExhaustion::fallback), simulated);
+  MemoryPool& pool = *owned;
   EXPECT_THROW(static_cast<void>(replay(small_trace(), pool, true)), ConfigError);
   EXPECT_THROW(static_cast<void>(replay_direct(small_trace(), *simulated, true)), ConfigError);
   static_cast<void>(replay(small_trace(), pool, false));
