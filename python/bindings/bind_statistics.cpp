@@ -92,7 +92,7 @@ constexpr Field<OneHeap> kHeapFields[] = {
     TIERPOOL_FIELD(OneHeap, "index", s.index, "Position in the pool."),
     TIERPOOL_FIELD(OneHeap, "total_allocations", s.counters.allocations, "Allocations since reset."),
     TIERPOOL_FIELD(OneHeap, "total_deallocations", s.counters.deallocations, "Allocations that came back since reset."),
-    TIERPOOL_FIELD(OneHeap, "active_allocations", s.counters.live(), "Live now."),
+    TIERPOOL_FIELD(OneHeap, "active_allocations", s.live_count, "Live now."),
     TIERPOOL_FIELD(OneHeap, "utilization", s.utilization(), "Used bytes / capacity."),
     TIERPOOL_FIELD(OneHeap, "capacity_mb", mebibytes(s.capacity_bytes), "Size, MiB."),
     TIERPOOL_FIELD(OneHeap, "used_mb", mebibytes(s.used_bytes), "Block bytes of live buffers, MiB."),

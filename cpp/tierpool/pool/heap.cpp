@@ -95,7 +95,7 @@ Heap::TakeResult Heap::take(Allocation& request, const TakeOptions& options) noe
 }
 
 Heap::TakeResult Heap::take_committed(Allocation& request, const TakeOptions& options) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<SpinLock> lock(lock_);
   const Block block = find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes);
   if (!block) {
     return TakeResult::full;
@@ -115,7 +115,7 @@ Heap::TakeResult Heap::take_committed(Allocation& request, const TakeOptions& op
 Heap::TakeResult Heap::take_and_commit(Allocation& request, const TakeOptions& options) noexcept {
   const std::lock_guard<CommitMap> committing(commits_);
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     const Block block = find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes);
     if (!block) {
       return TakeResult::full;
@@ -130,7 +130,7 @@ Heap::TakeResult Heap::take_and_commit(Allocation& request, const TakeOptions& o
 bool Heap::finish_commit(Allocation& request, bool complete, bool counted) noexcept {
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     if (!complete) {
       take_back(request);
       ends = should_end_reservation();
@@ -146,7 +146,7 @@ bool Heap::finish_commit(Allocation& request, bool complete, bool counted) noexc
 }
 
 std::size_t Heap::take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> blocks) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<SpinLock> lock(lock_);
   std::size_t count = 0;
   for (; count < blocks.size(); ++count) {
     const Block block = find_block(block_bytes, kUnitBytes);
@@ -166,7 +166,7 @@ std::size_t Heap::take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> 
 }
 
 void Heap::count(const Allocation& allocation) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<SpinLock> lock(lock_);
   add_to_counters(allocation);
 }
 
@@ -187,7 +187,7 @@ void Heap::take_back(const Allocation& allocation) noexcept {
 void Heap::undo(const Allocation& allocation) noexcept {
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     take_back(allocation);
     ends = should_end_reservation();
   }
@@ -199,7 +199,7 @@ void Heap::undo(const Allocation& allocation) noexcept {
 void Heap::give_back(std::span<const ParkedBlock> blocks) noexcept {
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     for (const ParkedBlock& block : blocks) {
       if (block.heap_index == index_) {
         subtract_taken(blocks_.free(block.node, block.generation));
@@ -217,7 +217,7 @@ ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint6
   ReleaseResult result = ReleaseResult::stale;
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     if (!is_live(allocation) || !blocks_.find(allocation.node, offset_of(allocation.address))) {
       return result;
     }
@@ -240,7 +240,7 @@ ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint6
 std::uint64_t Heap::orphan() noexcept {
   std::uint64_t live = 0;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     orphaned_ = true;
     live = blocks_.live_count();
   }
@@ -269,7 +269,7 @@ Allocation Heap::find_array(std::uint64_t address) noexcept {
 
 std::uint64_t Heap::warm_up(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept {
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     complete = !closed_;
     if (closed_) {
       return 0;
@@ -283,7 +283,7 @@ std::uint64_t Heap::warm_up(std::uint64_t offset_bytes, std::uint64_t bytes, boo
   }
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     --pins_;
     ends = should_end_reservation();
   }
@@ -298,7 +298,7 @@ std::uint64_t Heap::trim(bool& refused) {
   const std::uint64_t cut_off = capacity_bytes_ % granularity;
   std::vector<Block> held;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     if (closed_) {
       return 0;
     }
@@ -314,7 +314,7 @@ std::uint64_t Heap::trim(bool& refused) {
   }
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     for (const Block& block : held) {
       blocks_.free(block.node, block.generation);
     }
@@ -330,7 +330,7 @@ std::uint64_t Heap::trim(bool& refused) {
 void Heap::close() noexcept {
   bool ends = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<SpinLock> lock(lock_);
     closed_ = true;
     publish_view();
     ends = should_end_reservation();
@@ -341,7 +341,7 @@ void Heap::close() noexcept {
 }
 
 HeapStatistics Heap::statistics(const EventCounters& cached, const ParkedTotals& parked) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<SpinLock> lock(lock_);
   HeapStatistics statistics;
   statistics.index = index_;
   statistics.capacity_bytes = capacity_bytes_;
@@ -359,7 +359,7 @@ HeapStatistics Heap::statistics(const EventCounters& cached, const ParkedTotals&
 }
 
 void Heap::reset_statistics() noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<SpinLock> lock(lock_);
   counters_.largest_request_bytes = 0;
   peak_used_bytes_ = taken_bytes_;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tierpool/base/sparse_array.hpp"
+#include "tierpool/base/spin_lock.hpp"
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/allocation.hpp"
 #include "tierpool/pool/block_allocator.hpp"
@@ -145,8 +146,8 @@ class Heap {
   /// Held over fork, in this order: first every heap's lock_commits(), then every lock().
   void lock_commits() { commits_.lock(); }
   void unlock_commits() { commits_.unlock(); }
-  void lock() { mutex_.lock(); }
-  void unlock() { mutex_.unlock(); }
+  void lock() { lock_.lock(); }
+  void unlock() { lock_.unlock(); }
 
  private:
   [[nodiscard]] std::uint64_t offset_of(std::uint64_t address) const noexcept {
@@ -178,7 +179,7 @@ class Heap {
   std::atomic<std::uint64_t> used_hint_{0};
   std::atomic<std::uint64_t> largest_free_hint_{0};
 
-  mutable std::mutex mutex_;  // guards all below
+  mutable SpinLock lock_;  // guards all below; never held over a call of the device
   BlockAllocator blocks_;
   EventCounters counters_;         // of what bypassed the thread caches
   std::uint64_t taken_count_ = 0;  // counted live blocks and parked ones

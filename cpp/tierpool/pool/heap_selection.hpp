@@ -22,8 +22,8 @@ enum class Strategy {
 
 /// What a strategy may know of a heap. Read without the heap's lock, hence a hint.
 struct HeapView {
-  std::uint64_t used_bytes = 0;
-  std::uint64_t largest_free_bytes = 0;  ///< upper bound
+  std::uint64_t used_bytes;
+  std::uint64_t largest_free_bytes;  ///< upper bound
 };
 
 /// Writes to `order` the heaps that may serve `bytes`, in the order in which to try them, and returns how many.

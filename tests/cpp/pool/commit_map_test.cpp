@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -109,8 +110,12 @@ TEST_F(CommitMapTest, ManyThreadsCommitAndDecommitTheirOwnRanges) {
       for (int round = 0; round < 50; ++round) {
         bool complete = false;
         bool refused = false;
-        wrong[i] += map_.commit(offset, bytes, complete) == bytes && complete ? 0 : 1;
+        {
+          const std::lock_guard<CommitMap> lock(map_);
+          wrong[i] += map_.commit(offset, bytes, complete) == bytes && complete ? 0 : 1;
+        }
         wrong[i] += map_.covers(offset, bytes) ? 0 : 1;
+        const std::lock_guard<CommitMap> lock(map_);
         wrong[i] += map_.decommit_inside(offset, bytes, refused) == bytes && !refused ? 0 : 1;
       }
     });
