@@ -103,6 +103,15 @@ void bind_pool(py::module_& module) {
   py::class_<MemoryPool, PoolPointer> type(module, "MemoryPool",
                                            "The pool itself; `tierpool.MemoryPool` configures it.");
   add_pool_calls(type);
+  module.def(
+      "with_own_calls",
+      [](const py::type& pool_class) {
+        add_pool_calls(pool_class);
+        return pool_class;
+      },
+      py::arg("pool_class"),
+      "Give a subclass of MemoryPool the compiled calls as its own: CPython calls a method at once only on objects of\n"
+      "the very class that it was made for.");
   type.def(py::init(&construct), py::kw_only(), py::arg("device"), py::arg("enabled"), py::arg("heap_size_bytes"),
            py::arg("num_heaps"), py::arg("warmup_bytes"), py::arg("warmup_is_default"), py::arg("track_statistics"),
            py::arg("log_exhaustion"), py::arg("track_origins"), py::arg("strategy"), py::arg("placement"),

@@ -214,7 +214,7 @@ BufferObject& own_buffer(const MemoryPool& pool, py::handle object) {
   return buffer;
 }
 
-void add_pool_calls(const py::handle& type) {
+void add_pool_calls(py::handle type) {
   for (PyMethodDef& method : methods) {
     const auto descriptor =
         py::reinterpret_steal<py::object>(PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &method));

@@ -6,9 +6,9 @@
 
 namespace tierpool::bindings {
 
-/// Puts the calls that are made once a buffer onto the class that was bound for MemoryPool, as method descriptors:
-/// subclasses inherit them with nothing in between. `allocate`, `try_allocate`, `allocate_batch`, `release`.
-void add_pool_calls(const py::handle& type);
+/// Puts the calls that are made once a buffer (`allocate`, `try_allocate`, `allocate_batch`, `release`) onto the class
+/// bound for MemoryPool or a subclass of it, as method descriptors: subclasses inherit them with nothing in between.
+void add_pool_calls(py::handle type);
 
 /// A `tierpool.Buffer` for a request. Lets the GIL go only for what blocks. Throws as MemoryPool::allocate().
 [[nodiscard]] py::object allocate_request(const PoolPointer& pool, AllocationRequest request);
