@@ -1,8 +1,8 @@
 """What one call costs from Python: a pool's allocations beside what else makes 4 KiB of memory.
 
 Each row makes its objects and drops them again; no memory is touched. A figure is nanoseconds an object, the loop's own
-time taken off; ``ratio`` is over ``np.empty(4096, np.uint8)`` of the same run. PyTorch and CuPy are rows where they can be
-imported.
+time taken off; ``ratio`` is over ``np.empty(4096, np.uint8)`` of the same run. PyTorch and CuPy have a row where they
+work.
 
 Run: ``python benchmarks/python/call_overhead.py [--repeats 7] [--json FILE]``
 """
@@ -33,6 +33,7 @@ ROWS = (
     ("pool.allocate(4096)", "pool.allocate(4096)", 1),
     ("pool.try_allocate(4096)", "pool.try_allocate(4096)", 1),
     ("pool.allocate(4096, alignment=512)", "pool.allocate(4096, alignment=512)", 1),
+    ("pool.release(pool.allocate(4096))", "pool.release(pool.allocate(4096))", 1),
     ("pool.try_allocate(too_large)", "pool.try_allocate(too_large)", 1),
     (f"pool.allocate_batch of {BATCH}", "pool.allocate_batch(sizes)", BATCH),
     (f"list(pool.allocate_batch) of {BATCH}", "list(pool.allocate_batch(sizes))", BATCH),

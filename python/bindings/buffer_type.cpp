@@ -322,6 +322,9 @@ void check_host_accessible(const BufferObject& buffer) {
 }
 
 void check_releasable(const BufferObject& buffer) {
+  if (buffer.views.are_none() && buffer.shared == nullptr) [[likely]] {
+    return;
+  }
   check_not_given_up(buffer);
   const std::string size = std::to_string(buffer.nbytes);
   if (buffer.views.count() != 0) {

@@ -10,6 +10,9 @@ namespace tierpool::bindings {
 /// a GIL: a view is never added to what was given up, and the memory goes back exactly once.
 class BufferViews {
  public:
+  /// Neither seen nor given up.
+  [[nodiscard]] bool are_none() const noexcept { return word_.load(std::memory_order_acquire) == 0; }
+
   /// False when the handle was given up: there is nothing to see any more.
   [[nodiscard]] bool add() noexcept {
     std::uint64_t word = word_.load(std::memory_order_relaxed);
