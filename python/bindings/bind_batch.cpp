@@ -4,27 +4,43 @@
 #include <utility>
 
 #include "buffer_batch.hpp"
+#include "guarded.hpp"
+#include "held_value.hpp"
 
 namespace tierpool::bindings {
 
-BufferBatch::BufferBatch(std::vector<Buffer> memory) : memory_(std::move(memory)), items_(memory_.size()) {
-  allocations_.reserve(memory_.size());
-  for (const Buffer& buffer : memory_) {
-    allocations_.push_back(buffer.allocation());
+BufferBatch::~BufferBatch() {
+  if (!released_) {
+    release_unmade();
+  }
+}
+
+void BufferBatch::release_unmade() noexcept {
+  for (std::size_t index = 0; index < allocations_.size(); ++index) {
+    if (items_.empty() || !items_[index]) {
+      static_cast<void>(pool_->release(allocations_[index]));
+    }
   }
 }
 
 py::object BufferBatch::item(std::size_t index) {
   check_not_released();
-  if (!items_[index]) {
-    items_[index] = make_buffer(std::move(memory_[index]));
+  if (items_.empty()) {
+    items_.resize(allocations_.size());
   }
-  return items_[index];
+  py::object& item = items_[index];
+  if (!item) {
+    item = py::reinterpret_steal<py::object>(new_buffer(pool_, allocations_[index]));
+    if (!item) {
+      throw py::error_already_set();
+    }
+  }
+  return item;
 }
 
 void BufferBatch::check_not_released() const {
   if (released_) {
-    throw py::value_error("the batch of " + std::to_string(items_.size()) +
+    throw py::value_error("the batch of " + std::to_string(size()) +
                           " buffers was released already; allocate a new one");
   }
 }
@@ -32,7 +48,7 @@ void BufferBatch::check_not_released() const {
 void BufferBatch::release() {
   check_not_released();
   for (const py::object& item : items_) {
-    if (item && !buffer_object(item).given_up) {
+    if (item && !buffer_object(item).views.is_given_up()) {
       check_releasable(buffer_object(item));
     }
   }
@@ -42,19 +58,36 @@ void BufferBatch::release() {
       give_up(buffer_object(item));
     }
   }
-  memory_.clear();
-  items_.assign(items_.size(), py::object());
+  release_unmade();
+  items_.clear();
 }
 
 namespace {
 
-std::size_t checked_index(const BufferBatch& batch, py::ssize_t index) {
-  const auto size = static_cast<py::ssize_t>(batch.size());
-  if (index < -size || index >= size) {
-    throw py::index_error("index " + std::to_string(index) + " is out of range for a batch of " + std::to_string(size) +
-                          " buffers");
+BufferBatch* batch_of(PyObject* self) noexcept {
+  auto* batch = held_value<BufferBatch>(self).value_ptr<BufferBatch>();
+  if (batch == nullptr) {
+    PyErr_SetString(PyExc_RuntimeError, "this batch holds nothing: MemoryPool.allocate_batch() makes batches");
   }
-  return static_cast<std::size_t>(index < 0 ? index + size : index);
+  return batch;
+}
+
+Py_ssize_t length(PyObject* self) {
+  const BufferBatch* batch = batch_of(self);
+  return batch == nullptr ? -1 : static_cast<Py_ssize_t>(batch->size());
+}
+
+// No C++ exception for the index behind the last: every loop over a batch ends with that.
+PyObject* item_at(PyObject* self, Py_ssize_t index) {
+  BufferBatch* batch = batch_of(self);
+  if (batch == nullptr) {
+    return nullptr;
+  }
+  if (index < 0 || index >= static_cast<Py_ssize_t>(batch->size())) {
+    PyErr_Format(PyExc_IndexError, "index %zd is out of range for a batch of %zu buffers", index, batch->size());
+    return nullptr;
+  }
+  return guarded([&] { return batch->item(static_cast<std::size_t>(index)); });
 }
 
 py::list slice_of(BufferBatch& batch, const py::slice& slice) {
@@ -72,6 +105,37 @@ py::list slice_of(BufferBatch& batch, const py::slice& slice) {
   return items;
 }
 
+PyObject* subscript(PyObject* self, PyObject* key) {
+  BufferBatch* batch = batch_of(self);
+  if (batch == nullptr) {
+    return nullptr;
+  }
+  if (PySlice_Check(key)) {
+    return guarded([&]() -> py::object { return slice_of(*batch, py::reinterpret_borrow<py::slice>(key)); });
+  }
+  if (!PyIndex_Check(key)) {
+    return PyErr_Format(PyExc_TypeError, "batch indices must be integers or slices, not %.200s", Py_TYPE(key)->tp_name);
+  }
+  const Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
+  if (index == -1 && PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  const auto size = static_cast<Py_ssize_t>(batch->size());
+  if (index >= -size && index < 0) {
+    return item_at(self, index + size);
+  }
+  return item_at(self, index);
+}
+
+// As slots of the type: a loop then makes each item without pybind11's dispatch.
+void set_sequence_slots(PyHeapTypeObject* type) {
+  type->as_sequence.sq_length = length;
+  type->as_sequence.sq_item = item_at;
+  type->as_mapping.mp_length = length;
+  type->as_mapping.mp_subscript = subscript;
+  type->ht_type.tp_iter = PySeqIter_New;
+}
+
 template <typename Integer, typename Read>
 py::array_t<Integer> column(const BufferBatch& batch, Read read) {
   py::array_t<Integer> values(static_cast<py::ssize_t>(batch.size()));
@@ -86,15 +150,11 @@ py::array_t<Integer> column(const BufferBatch& batch, Read read) {
 
 void bind_batch(py::module_& module) {
   py::class_<BufferBatch> batch(
-      module, "BufferBatch",
+      module, "BufferBatch", py::custom_type_setup(set_sequence_slots),
       "Buffers that were allocated together. A sequence: an item becomes a `Buffer` when asked for.\n"
       "Memory of items never asked for goes back with the batch. Not to be used from several threads\n"
       "at once.");
-  batch.def("__len__", &BufferBatch::size)
-      .def("__getitem__", [](BufferBatch& self, py::ssize_t index) { return self.item(checked_index(self, index)); })
-      .def("__getitem__", &slice_of)
-      .def("__iter__",
-           [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); })
+  batch
       .def_property_readonly(
           "addresses",
           [](const BufferBatch& self) {
@@ -113,6 +173,12 @@ void bind_batch(py::module_& module) {
            "Raises\n------\n"
            "ValueError\n    When the batch was released already.\n"
            "BufferError\n    While a view of any item is alive; nothing is released then.")
+      .def("__reduce__",
+           [](const BufferBatch&) {
+             throw py::type_error(
+                 "cannot pickle 'tierpool.BufferBatch' nor copy it: it holds memory of its pool; allocate another and "
+                 "copy the bytes");
+           })
       .def("__repr__", [](const BufferBatch& self) {
         return "<tierpool.BufferBatch of " + std::to_string(self.size()) + " buffers" +
                (self.released() ? ", released>" : ">");

@@ -8,10 +8,9 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
-#include "buffer_batch.hpp"
 #include "buffer_type.hpp"
-#include "call_origin.hpp"
 #include "gil.hpp"
+#include "pool_calls.hpp"
 #include "python_log_sink.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/device/device_registry.hpp"
@@ -19,103 +18,6 @@
 
 namespace tierpool::bindings {
 namespace {
-
-using PoolPointer = std::shared_ptr<MemoryPool>;
-
-// The GIL is let go only for what blocks: a free block of committed memory costs less than letting go.
-AllocationOutcome serve(MemoryPool& pool, AllocationRequest request, Allocation& allocation) {
-  request.may_block = false;
-  const AllocationOutcome outcome = pool.serve(request, allocation);
-  if (outcome != AllocationOutcome::would_block) {
-    return outcome;
-  }
-  const WithoutGil without_gil;
-  request.may_block = true;
-  return pool.serve(request, allocation);
-}
-
-void note_origin(MemoryPool& pool, const Allocation& allocation) {
-  if (pool.config().track_origins) {
-    pool.set_origin(allocation, call_origin());
-  }
-}
-
-py::object wrap(const PoolPointer& pool, const Allocation& allocation) {
-  Buffer memory(pool, allocation);
-  note_origin(*pool, allocation);
-  return make_buffer(std::move(memory));
-}
-
-AllocationRequest parse_request(const MemoryPool& pool, py::handle size, py::handle alignment) {
-  AllocationRequest request;
-  request.bytes = parse_bytes(size, "size");
-  if (!alignment.is_none()) {
-    request.alignment_bytes = parse_bytes(alignment, "alignment");
-    pool.check_alignment(request.alignment_bytes);
-  }
-  return request;
-}
-
-py::object allocate_request(const PoolPointer& pool, const AllocationRequest& request) {
-  Allocation allocation;
-  const AllocationOutcome outcome = serve(*pool, request, allocation);
-  if (outcome != AllocationOutcome::served) {
-    pool->throw_failure(outcome, request.bytes);
-  }
-  return wrap(pool, allocation);
-}
-
-py::object allocate(const PoolPointer& pool, py::handle size, py::handle alignment) {
-  const LogDelivery logs;
-  return allocate_request(pool, parse_request(*pool, size, alignment));
-}
-
-py::object try_allocate(const PoolPointer& pool, py::handle size, py::handle alignment) {
-  const LogDelivery logs;
-  AllocationRequest request = parse_request(*pool, size, alignment);
-  request.heaps_only = true;
-  Allocation allocation;
-  const AllocationOutcome outcome = serve(*pool, request, allocation);
-  if (outcome == AllocationOutcome::closed) {
-    pool->throw_failure(outcome, request.bytes);
-  }
-  return outcome == AllocationOutcome::served ? wrap(pool, allocation) : py::none();
-}
-
-BufferBatch allocate_batch(const PoolPointer& pool, py::handle sizes) {
-  const LogDelivery logs;
-  const std::vector<std::uint64_t> bytes = parse_sizes(sizes);
-  std::vector<Buffer> memory;
-  memory.reserve(bytes.size());  // first: nothing may fail between the allocations and their owners
-  {
-    const WithoutGil without_gil;
-    for (const Allocation& allocation : pool->allocate_batch(bytes)) {
-      memory.emplace_back(pool, allocation);
-    }
-  }
-  for (const Buffer& buffer : memory) {
-    note_origin(*pool, buffer.allocation());
-  }
-  return BufferBatch(std::move(memory));
-}
-
-BufferObject& own_buffer(const MemoryPool& pool, py::handle object) {
-  BufferObject& buffer = buffer_object(object);
-  check_releasable(buffer);
-  if (memory_of(buffer).pool().get() != &pool) {
-    throw InvalidHandleError("the buffer of " + std::to_string(buffer.nbytes) +
-                             " bytes belongs to another pool; release it there or by buffer.release()");
-  }
-  return buffer;
-}
-
-void release(const PoolPointer& pool, py::handle object) {
-  const LogDelivery logs;
-  if (!is_buffer(object)) {
-    throw py::type_error(std::string("release() takes a tierpool.Buffer, got ") + Py_TYPE(object.ptr())->tp_name);
-  }
-  give_up(own_buffer(*pool, object));
-}
 
 void release_heap(const PoolPointer& pool, py::handle object) {
   const LogDelivery logs;
@@ -198,43 +100,25 @@ void bind_pool(py::module_& module) {
       });
 
   using Logging = py::call_guard<LogDelivery>;
-  const py::object default_alignment = py::int_(kUnitBytes);
-  py::class_<MemoryPool, PoolPointer>(module, "MemoryPool", "The pool itself; `tierpool.MemoryPool` configures it.")
-      .def(py::init(&construct), py::kw_only(), py::arg("device"), py::arg("enabled"), py::arg("heap_size_bytes"),
+  py::class_<MemoryPool, PoolPointer> type(module, "MemoryPool",
+                                           "The pool itself; `tierpool.MemoryPool` configures it.");
+  add_pool_calls(type);
+  module.def(
+      "with_own_calls",
+      [](const py::type& pool_class) {
+        add_pool_calls(pool_class);
+        return pool_class;
+      },
+      py::arg("pool_class"),
+      "Give a subclass of MemoryPool the compiled calls as its own: CPython calls a method at once only on objects of\n"
+      "the very class that it was made for.");
+  type.def(py::init(&construct), py::kw_only(), py::arg("device"), py::arg("enabled"), py::arg("heap_size_bytes"),
            py::arg("num_heaps"), py::arg("warmup_bytes"), py::arg("warmup_is_default"), py::arg("track_statistics"),
            py::arg("log_exhaustion"), py::arg("track_origins"), py::arg("strategy"), py::arg("placement"),
            py::arg("on_exhaustion"), py::arg("max_bytes"))
-      .def("allocate", &allocate, py::arg("size"), py::arg("alignment") = default_alignment,
-           "Memory of at least `size` bytes, from a heap or, by `on_exhaustion`, from the device.\n\n"
-           "Parameters\n----------\n"
-           "size : int\n    Bytes; 0 gives an empty buffer.\n"
-           "alignment : int\n    A power of two, in bytes.\n\n"
-           "Raises\n------\n"
-           "OutOfMemoryError\n    When neither can serve it.\n"
-           "PoolClosedError\n    After `close()`.\n"
-           "TypeError, ValueError, OverflowError\n    For a bad size or alignment.\n\n"
-           "Notes\n-----\nMay be called from any thread.")
-      .def("try_allocate", &try_allocate, py::arg("size"), py::arg("alignment") = default_alignment,
-           "Memory from a heap, or None at once: no fallback, whatever `on_exhaustion` says.\n\n"
-           "Parameters and errors are those of `allocate`, but for OutOfMemoryError. May be called from any thread.")
-      .def("allocate_batch", &allocate_batch, py::arg("sizes"),
-           "One buffer a size, or none at all.\n\n"
-           "Parameters\n----------\n"
-           "sizes : integer array of one dimension, or iterable of int\n    Bytes.\n\n"
-           "Raises\n------\n"
-           "OutOfMemoryError\n    When one of them cannot be served; the others were given back.\n\n"
-           "Notes\n-----\nMay be called from any thread.")
-      .def("release", &release, py::arg("buffer"),
-           "Give a buffer's memory back now: `buffer.release()`, with a check that it is this pool's.\n\n"
-           "Raises\n------\n"
-           "ValueError\n    For a buffer of another pool or one released already.\n"
-           "BufferError\n    While something still sees the memory.")
       .def(
           "acquire_heap",
-          [](const PoolPointer& pool) {
-            const LogDelivery logs;
-            return allocate_request(pool, {.bytes = pool->heap_size_bytes()});
-          },
+          [](const PoolPointer& pool) { return allocate_request(pool, {.bytes = pool->heap_size_bytes()}); },
           "A heap with no live block, as one buffer of exactly the heap's size.\n\n"
           "Raises\n------\n"
           "OutOfMemoryError\n    When no heap is free and the device cannot serve a buffer of that size instead.")

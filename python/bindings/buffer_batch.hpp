@@ -3,23 +3,26 @@
 #include <cstddef>
 #include <vector>
 
-#include "bindings.hpp"
-#include "buffer_type.hpp"
-#include "tierpool/pool/buffer.hpp"
+#include "pool_calls.hpp"
+#include "tierpool/pool/allocation.hpp"
 
 namespace tierpool::bindings {
 
-/// What `MemoryPool.allocate_batch` returns. Guarded by the GIL.
+/// What `MemoryPool.allocate_batch` returns: the allocations in one array, and a Python object for each that was asked
+/// for. Guarded by the GIL.
 class BufferBatch {
  public:
-  explicit BufferBatch(std::vector<Buffer> memory);
+  explicit BufferBatch(PoolPointer pool) noexcept : pool_(std::move(pool)) {}
   BufferBatch(BufferBatch&&) = default;
-  BufferBatch& operator=(BufferBatch&&) = default;
+  BufferBatch& operator=(BufferBatch&&) = delete;
   BufferBatch(const BufferBatch&) = delete;
   BufferBatch& operator=(const BufferBatch&) = delete;
-  ~BufferBatch() = default;
+  ~BufferBatch();
 
-  [[nodiscard]] std::size_t size() const noexcept { return items_.size(); }
+  /// Owns what the pool allocated from now on. Once, at first; needs no GIL.
+  void take(std::vector<Allocation> allocations) noexcept { allocations_ = std::move(allocations); }
+
+  [[nodiscard]] std::size_t size() const noexcept { return allocations_.size(); }
   [[nodiscard]] const std::vector<Allocation>& allocations() const noexcept { return allocations_; }
   [[nodiscard]] bool released() const noexcept { return released_; }
   void check_not_released() const;
@@ -29,9 +32,11 @@ class BufferBatch {
   void release();
 
  private:
-  std::vector<Buffer> memory_;  ///< empty where the item exists
-  std::vector<Allocation> allocations_;
-  std::vector<py::object> items_;
+  void release_unmade() noexcept;
+
+  PoolPointer pool_;
+  std::vector<Allocation> allocations_;  ///< also after release(), for their sizes
+  std::vector<py::object> items_;        ///< empty until the first is asked for; null where none was
   bool released_ = false;
 };
 

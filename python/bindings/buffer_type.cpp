@@ -7,8 +7,10 @@
 #include <new>
 #include <string>
 
+#include "buffer_freelist.hpp"
 #include "dlpack_export.hpp"
 #include "gil.hpp"
+#include "guarded.hpp"
 #include "tierpool/base/address.hpp"
 
 namespace tierpool::bindings {
@@ -25,32 +27,62 @@ void let_go(BufferObject& buffer) noexcept {
   }
 }
 
-/// Runs a binding's body and turns its C++ exceptions into a Python error.
-template <typename Body>
-PyObject* guarded(Body body) noexcept {
-  try {
-    return body().release().ptr();
-  } catch (...) {
-    py::detail::try_translate_exceptions();
-  }
-  return nullptr;
+/// Fills an object's fields, whatever its memory held before.
+void place(PyObject* self, Buffer&& memory, const Allocation& allocation) noexcept {
+  BufferObject& buffer = self_of(self);
+  buffer.weak_references = nullptr;
+  buffer.shared = nullptr;
+  new (&buffer.views) BufferViews;
+  buffer.address = allocation.address;
+  buffer.nbytes = allocation.requested_bytes;
+  buffer.heap_index = allocation.heap_index;
+  new (&buffer.memory) Buffer(std::move(memory));
 }
 
 void dealloc(PyObject* self) {
   BufferObject& buffer = self_of(self);
-  if (buffer.weak_references != nullptr) {
+  if (buffer.weak_references != nullptr) [[unlikely]] {
     PyObject_ClearWeakRefs(self);
   }
-  let_go(buffer);
+  if (buffer.shared != nullptr) [[unlikely]] {
+    buffer.shared->remove_owner();
+  }
   buffer.memory.~Buffer();
   PyTypeObject* type = Py_TYPE(self);
-  type->tp_free(self);
+  if (type != buffer_type || !recycle(self)) [[unlikely]] {
+    type->tp_free(self);
+  }
   Py_DECREF(type);
+}
+
+// `Buffer(buffer)`: a subclass's way to an instance. What an overridden __init__ takes besides is its own.
+PyObject* take_over(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+  return guarded([&]() -> py::object {
+    const Py_ssize_t count = PyTuple_GET_SIZE(arguments);
+    const bool has_own_init = type->tp_init != PyBaseObject_Type.tp_init;
+    const bool has_more = count > 1 || (keywords != nullptr && PyDict_GET_SIZE(keywords) != 0);
+    if (count == 0 || (has_more && !has_own_init) || !is_buffer(PyTuple_GET_ITEM(arguments, 0))) {
+      throw py::type_error(std::string(type->tp_name) +
+                           "() takes one tierpool.Buffer, whose memory it takes over: allocate that one with "
+                           "pool.allocate(size)");
+    }
+    BufferObject& source = buffer_object(PyTuple_GET_ITEM(arguments, 0));
+    check_releasable(source);
+    auto made = py::reinterpret_steal<py::object>(type->tp_alloc(type, 0));
+    if (!made) {
+      throw py::error_already_set();
+    }
+    static_cast<void>(source.views.give_up());
+    const Allocation allocation = memory_of(source).allocation();
+    place(made.ptr(), std::move(source.memory), allocation);
+    self_of(made.ptr()).shared = std::exchange(source.shared, nullptr);
+    return made;
+  });
 }
 
 PyObject* repr(PyObject* self) {
   const BufferObject& buffer = self_of(self);
-  if (buffer.given_up) {
+  if (buffer.views.is_given_up()) {
     return PyUnicode_FromFormat("<tierpool.Buffer released, %llu bytes>",
                                 static_cast<unsigned long long>(buffer.nbytes));
   }
@@ -64,32 +96,32 @@ PyObject* repr(PyObject* self) {
                               pointer_at(buffer.address), place.data());
 }
 
+void end_view(BufferObject& buffer) noexcept {
+  if (buffer.views.remove()) {
+    let_go(buffer);
+  }
+}
+
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
   BufferObject& buffer = self_of(self);
   view->obj = nullptr;
+  const bool is_view = buffer.views.add();
   const auto ready = py::reinterpret_steal<py::object>(guarded([&]() -> py::object {
     check_not_given_up(buffer);
     check_host_accessible(buffer);
     return py::none();
   }));
-  if (!ready) {
-    return -1;
-  }
   void* data = pointer_at(buffer.address);
-  if (PyBuffer_FillInfo(view, self, data, static_cast<Py_ssize_t>(buffer.nbytes), 0, flags) != 0) {
+  if (!ready || PyBuffer_FillInfo(view, self, data, static_cast<Py_ssize_t>(buffer.nbytes), 0, flags) != 0) {
+    if (is_view) {
+      end_view(buffer);
+    }
     return -1;
   }
-  ++buffer.view_count;
   return 0;
 }
 
-void release_buffer(PyObject* self, Py_buffer* /*view*/) {
-  BufferObject& buffer = self_of(self);
-  --buffer.view_count;
-  if (buffer.given_up && buffer.view_count == 0 && !buffer.address_handed_out) {
-    let_go(buffer);
-  }
-}
+void release_buffer(PyObject* self, Py_buffer* /*view*/) { end_view(self_of(self)); }
 
 PyObject* release(PyObject* self, PyObject* /*unused*/) {
   return guarded([&]() -> py::object {
@@ -109,6 +141,15 @@ PyObject* enter(PyObject* self, PyObject* /*unused*/) {
 PyObject* leave(PyObject* self, PyObject* /*exception*/) {
   give_up(self_of(self));
   Py_RETURN_NONE;
+}
+
+// copy, deepcopy and pickle all end here.
+PyObject* reduce(PyObject* self, PyObject* /*unused*/) {
+  PyErr_Format(PyExc_TypeError,
+               "cannot pickle '%s' nor copy it: it is a handle on memory of its pool; take bytes(buffer) or "
+               "numpy.array(buffer), or allocate another and copy the bytes",
+               Py_TYPE(self)->tp_name);
+  return nullptr;
 }
 
 PyObject* array(PyObject* self, PyObject* arguments, PyObject* keywords) {
@@ -150,7 +191,7 @@ PyObject* get_array_interface(PyObject* self, void* /*closure*/) {
     check_not_given_up(buffer);
     // No AttributeError: NumPy would take the buffer for a scalar and make an array of objects.
     check_host_accessible(buffer);
-    buffer.address_handed_out = true;
+    buffer.views.hand_out_address();
     py::dict interface;
     interface["shape"] = py::make_tuple(buffer.nbytes);
     interface["typestr"] = "|u1";
@@ -178,7 +219,9 @@ PyObject* get_heap_index(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLong(heap_index);
 }
 
-PyObject* get_released(PyObject* self, void* /*closure*/) { return PyBool_FromLong(self_of(self).given_up ? 1 : 0); }
+PyObject* get_released(PyObject* self, void* /*closure*/) {
+  return PyBool_FromLong(self_of(self).views.is_given_up() ? 1 : 0);
+}
 
 PyCFunction with_keywords(PyCFunctionWithKeywords function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
@@ -208,6 +251,7 @@ PyMethodDef methods[] = {
     {"__enter__", enter, METH_NOARGS, nullptr},
     {"__exit__", leave, METH_VARARGS,
      "Give the handle up; memory that is still seen comes back with the last that sees it."},
+    {"__reduce__", reduce, METH_NOARGS, "Refused, and so are copies: raises TypeError."},
     {"__dlpack__", with_keywords(dlpack), METH_VARARGS | METH_KEYWORDS,
      "__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
      "Export the bytes as a one-dimensional uint8 DLPack tensor."},
@@ -231,10 +275,14 @@ PyMemberDef members[] = {
 };
 
 PyType_Slot slots[] = {
-    {Py_tp_doc, const_cast<char*>("Memory from a pool: a handle on one block of a heap, or on a fallback.\n\n"
+    {Py_tp_doc, const_cast<char*>("Buffer(buffer, /)\n--\n\n"
+                                  "Memory from a pool: a handle on one block of a heap, or on a fallback.\n\n"
                                   "Supports the buffer protocol, `numpy.asarray`, DLPack and `with`. The memory goes\n"
                                   "back to the pool with the last object that sees it. One handle is not to be used\n"
-                                  "from several threads at once; it may be dropped on any thread.")},
+                                  "from several threads at once; it may be dropped on any thread.\n\n"
+                                  "`MemoryPool.allocate` makes buffers. Called with one, the class, or a subclass,\n"
+                                  "takes its memory over, and that one counts as released.")},
+    {Py_tp_new, reinterpret_cast<void*>(take_over)},
     {Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
     {Py_tp_repr, reinterpret_cast<void*>(repr)},
     {Py_tp_methods, methods},
@@ -246,7 +294,7 @@ PyType_Slot slots[] = {
 };
 
 PyType_Spec spec = {"tierpool._core.Buffer", sizeof(BufferObject), 0,
-                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, slots};
+                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE, slots};
 
 }  // namespace
 
@@ -254,12 +302,12 @@ const Buffer& memory_of(const BufferObject& buffer) noexcept {
   return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
 }
 
-bool is_buffer(py::handle object) noexcept { return Py_TYPE(object.ptr()) == buffer_type; }
+bool is_buffer(py::handle object) noexcept { return PyObject_TypeCheck(object.ptr(), buffer_type) != 0; }
 
 BufferObject& buffer_object(py::handle buffer) noexcept { return self_of(buffer.ptr()); }
 
 void check_not_given_up(const BufferObject& buffer) {
-  if (buffer.given_up) {
+  if (buffer.views.is_given_up()) {
     throw py::value_error("the buffer of " + std::to_string(buffer.nbytes) +
                           " bytes was released already; allocate a new one");
   }
@@ -274,42 +322,43 @@ void check_host_accessible(const BufferObject& buffer) {
 }
 
 void check_releasable(const BufferObject& buffer) {
+  if (buffer.views.are_none() && buffer.shared == nullptr) [[likely]] {
+    return;
+  }
   check_not_given_up(buffer);
   const std::string size = std::to_string(buffer.nbytes);
-  if (buffer.view_count != 0) {
+  if (buffer.views.count() != 0) {
     throw py::buffer_error("cannot release the buffer of " + size + " bytes: it has live views (" +
-                           std::to_string(buffer.view_count) +
+                           std::to_string(buffer.views.count()) +
                            "); drop them first, or drop the buffer and let them keep the memory");
   }
   if (buffer.shared != nullptr && buffer.shared->export_count() != 0) {
     throw py::buffer_error("cannot release the buffer of " + size + " bytes: it has live DLPack exports (" +
                            std::to_string(buffer.shared->export_count()) + "); drop them first, or drop the buffer");
   }
-  if (buffer.address_handed_out) {
+  if (buffer.views.address_is_out()) {
     throw py::buffer_error("cannot release the buffer of " + size +
                            " bytes: __array_interface__ gave its address away; drop the buffer instead");
   }
 }
 
 void give_up(BufferObject& buffer) noexcept {
-  buffer.given_up = true;
-  if (buffer.view_count == 0 && !buffer.address_handed_out) {
+  if (buffer.views.give_up()) {
     let_go(buffer);
   }
 }
 
-py::object make_buffer(Buffer&& memory) {
-  PyObject* self = buffer_type->tp_alloc(buffer_type, 0);
-  if (self == nullptr) {
-    throw py::error_already_set();
+PyObject* new_buffer(const PoolPointer& pool, const Allocation& allocation) noexcept {
+  void* raw = take_recycled();
+  if (raw == nullptr) [[unlikely]] {
+    raw = PyObject_Malloc(sizeof(BufferObject));
+    if (raw == nullptr) {
+      return PyErr_NoMemory();
+    }
   }
-  BufferObject& buffer = self_of(self);
-  const Allocation& allocation = memory.allocation();
-  buffer.address = allocation.address;
-  buffer.nbytes = allocation.requested_bytes;
-  buffer.heap_index = allocation.heap_index;
-  new (&buffer.memory) Buffer(std::move(memory));
-  return py::reinterpret_steal<py::object>(self);
+  PyObject* self = PyObject_Init(static_cast<PyObject*>(raw), buffer_type);
+  place(self, Buffer(pool, allocation), allocation);
+  return self;
 }
 
 void bind_buffer(py::module_& module) {

@@ -1,33 +1,37 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "bindings.hpp"
+#include "buffer_views.hpp"
 #include "tierpool/pool/buffer.hpp"
 
 namespace tierpool::bindings {
 
 class SharedBuffer;
 
-/// The Python object `tierpool.Buffer`: a handle on one allocation. All fields are guarded by the GIL.
+using PoolPointer = std::shared_ptr<MemoryPool>;
+
+/// The Python object `tierpool.Buffer`: a handle on one allocation. Refers to no Python object, so that it can form no
+/// cycle and carries no header for the cycle collector. What is not atomic is guarded by the GIL.
 ///
 /// The memory goes back to the pool when the handle is given up (released, left, or dead) and nothing that can see the
 /// memory is left: no view, no DLPack export, and no bare address handed out by `__array_interface__`, which only the
 /// object's death ends.
 struct BufferObject {
   PyObject_HEAD PyObject* weak_references;
-  Buffer memory;         ///< empty once it has gone, or moved to `shared`
   SharedBuffer* shared;  ///< made by the first DLPack export
+  BufferViews views;
   std::uint64_t address;
   std::uint64_t nbytes;
-  Py_ssize_t view_count;  ///< live views by the buffer protocol
   std::uint32_t heap_index;
-  bool given_up;
-  bool address_handed_out;  ///< `__array_interface__` was read
+  Buffer memory;  ///< empty once it has gone, or moved to `shared`
 };
 
-/// A new `tierpool.Buffer` that owns `memory`. Throws error_already_set; `memory` is then unchanged.
-[[nodiscard]] py::object make_buffer(Buffer&& memory);
+/// A new `tierpool.Buffer` that owns a live allocation. Null with a Python error set when there is no memory for the
+/// object: the allocation is then still the caller's.
+[[nodiscard]] PyObject* new_buffer(const PoolPointer& pool, const Allocation& allocation) noexcept;
 
 [[nodiscard]] bool is_buffer(py::handle object) noexcept;
 /// The object behind a handle that is_buffer().

@@ -21,11 +21,10 @@ struct Record {
 };
 
 // A call from Python delivers its own records before it returns. What arises outside of one (in NumPy's allocator, on
-// a thread without the GIL) waits here for the next.
+// a thread without the GIL), or in a call too short to keep a queue, waits here for the next or for that call's end.
 struct SharedQueue {
   std::mutex mutex;
   std::vector<Record> records;
-  std::atomic<bool> waiting{false};
   ForkHandler fork_handler{ForkHandler::Rank::log, [this] { mutex.lock(); }, [this] { mutex.unlock(); }};
 };
 
@@ -50,16 +49,16 @@ void enqueue(LogLevel level, std::string_view message) {
   SharedQueue& queue = shared_queue();
   const std::lock_guard<std::mutex> lock(queue.mutex);
   queue.records.push_back({level, std::string(message)});
-  queue.waiting.store(true, std::memory_order_release);
+  records_waiting.store(true, std::memory_order_release);
 }
 
 std::vector<Record> take_waiting() {
-  SharedQueue& queue = shared_queue();
   std::vector<Record> records;
-  if (queue.waiting.load(std::memory_order_acquire)) {
+  if (records_waiting.load(std::memory_order_acquire)) {
+    SharedQueue& queue = shared_queue();
     const std::lock_guard<std::mutex> lock(queue.mutex);
     records.swap(queue.records);
-    queue.waiting.store(false, std::memory_order_release);
+    records_waiting.store(false, std::memory_order_release);
   }
   return records;
 }
@@ -106,6 +105,8 @@ bool is_finalizing() {
 
 }  // namespace
 
+std::atomic<bool> records_waiting{false};
+
 void install_python_log_sink() {
   static_cast<void>(shared_queue());
   set_log_sink(enqueue);
@@ -115,8 +116,7 @@ LogDelivery::LogDelivery() noexcept { ++call_queue.depth; }
 
 LogDelivery::~LogDelivery() {
   --call_queue.depth;
-  if (call_queue.depth != 0 ||
-      (call_queue.records.empty() && !shared_queue().waiting.load(std::memory_order_relaxed))) {
+  if (call_queue.depth != 0 || (call_queue.records.empty() && !records_waiting.load(std::memory_order_relaxed))) {
     return;
   }
   const std::vector<Record> waited = take_waiting();

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, SupportsIndex, final, overload
+from typing import Any, NoReturn, SupportsIndex, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import CapsuleType, Self
+
+_Pool = TypeVar("_Pool", bound=MemoryPool)
 
 __version__: str
 
@@ -23,8 +25,8 @@ class OutOfMemoryError(MemoryError):
     free_bytes: int
     fragmentation: float
 
-@final
 class Buffer:
+    def __new__(cls, buffer: Buffer, /) -> Self: ...
     @property
     def nbytes(self) -> int: ...
     @property
@@ -54,6 +56,7 @@ class Buffer:
         copy: bool | None = ...,
     ) -> CapsuleType: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __reduce__(self) -> NoReturn: ...
 
 class BufferBatch(Sequence[Buffer]):
     @property
@@ -67,6 +70,7 @@ class BufferBatch(Sequence[Buffer]):
     @overload
     def __getitem__(self, index: slice, /) -> list[Buffer]: ...
     def __iter__(self) -> Iterator[Buffer]: ...
+    def __reduce__(self) -> NoReturn: ...
 
 class Finding:
     @property
@@ -208,6 +212,7 @@ class MemoryPool:
         self, sizes_bytes: Sequence[int], sizes_are_default: bool, progress: Callable[[int, int], object] | None
     ) -> WarmupReport: ...
 
+def with_own_calls(pool_class: type[_Pool], /) -> type[_Pool]: ...
 def device_names() -> list[str]: ...
 def strategy_names() -> list[str]: ...
 def placement_names() -> list[str]: ...

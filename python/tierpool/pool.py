@@ -36,6 +36,7 @@ def _naming_the_pool() -> Iterator[None]:
         raise _core.ConfigError(f"{_FAILURE}: {error}") from error
 
 
+@_core.with_own_calls
 class MemoryPool(_core.MemoryPool):
     """Pre-warmed heaps that serve buffers; also under its documented name `MetalMemoryPool`.
 

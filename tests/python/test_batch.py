@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tierpool import Buffer, MemoryPool, OutOfMemoryError, PoolClosedError
+from tierpool import Buffer, BufferBatch, MemoryPool, OutOfMemoryError, PoolClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class TestSequence:
         first, *rest = batch
         assert (first, rest) == (batch[0], [batch[1], batch[2]])
 
-    @pytest.mark.parametrize("index", [3, -4, 1 << 40])
+    @pytest.mark.parametrize("index", [3, -4, 1 << 40, -(1 << 40)])
     def test_index_out_of_range(self, pool: MemoryPool, index: int) -> None:
         batch = pool.allocate_batch([8] * 3)
         with pytest.raises(IndexError, match=f"index {index} is out of range for a batch of 3 buffers"):
@@ -76,8 +76,10 @@ class TestSequence:
     @pytest.mark.parametrize("index", [1.0, "0", None, (0, 1)])
     def test_index_of_other_types(self, pool: MemoryPool, index: Any) -> None:
         batch = pool.allocate_batch([8] * 3)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"batch indices must be integers or slices, not \w+"):
             batch[index]
+        with pytest.raises(IndexError, match="cannot fit 'int'"):
+            batch[1 << 70]
         with pytest.raises(ValueError, match="step cannot be zero"):
             batch[::0]
 
@@ -94,6 +96,33 @@ class TestSequence:
         batch = make_pool(device="simulated").allocate_batch([8, 8])
         assert np.diff(batch.addresses).tolist() == [256]
         batch.release()
+
+    def test_not_made_by_users(self) -> None:
+        with pytest.raises(TypeError, match="No constructor"):
+            BufferBatch()
+        empty: BufferBatch = BufferBatch.__new__(BufferBatch)
+        for use in (len, list, lambda batch: batch[0], lambda batch: batch[:]):
+            with pytest.raises(RuntimeError, match=r"holds nothing: MemoryPool\.allocate_batch\(\) makes batches"):
+                use(empty)  # type: ignore[operator]
+
+    def test_items_are_made_one_by_one(self, pool: MemoryPool) -> None:
+        batch = pool.allocate_batch([8] * 5)
+        items = iter(batch)
+        first = next(items)
+        first.release()
+        assert live(pool) == 4
+        batch.release()
+        with pytest.raises(ValueError, match="batch of 5 buffers was released already"):
+            next(items)
+        assert live(pool) == 0
+
+    def test_an_iterator_keeps_its_batch(self, pool: MemoryPool) -> None:
+        items = iter(pool.allocate_batch([8, 8]))
+        gc.collect()
+        assert live(pool) == 2
+        assert sum(buffer.nbytes for buffer in items) == 16
+        del items
+        assert live(pool) == 0
 
     def test_repr(self, pool: MemoryPool) -> None:
         batch = pool.allocate_batch([8, 8])

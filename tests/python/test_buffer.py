@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import pickle
 import struct
 import weakref
 from functools import partial
@@ -351,24 +349,6 @@ class TestObject:
         assert reference() is None
         assert seen == [1]
         assert live(pool) == 0
-
-    @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
-    def test_no_copy_and_no_pickle(self, pool: MemoryPool, duplicate: Any) -> None:
-        with pytest.raises(TypeError, match=r"cannot pickle 'tierpool.*Buffer'"):
-            duplicate(pool.allocate(8))
-        with pytest.raises(TypeError, match=r"cannot pickle '.*BufferBatch'"):
-            duplicate(pool.allocate_batch([8]))
-        assert live(pool) == 0
-
-    def test_not_made_by_users(self) -> None:
-        with pytest.raises(TypeError, match=r"cannot create 'tierpool\._core\.Buffer' instances"):
-            tierpool.Buffer()
-        with pytest.raises(TypeError):
-            tierpool.Buffer.__new__(tierpool.Buffer)
-        with pytest.raises(TypeError, match="not an acceptable base type"):
-            type("Mine", (tierpool.Buffer,), {})
-        with pytest.raises(TypeError, match="No constructor"):
-            tierpool.BufferBatch()
 
     def test_attributes_cannot_be_set(self, pool: MemoryPool) -> None:
         buffer = pool.allocate(8)

@@ -1,0 +1,228 @@
+#include "pool_calls.hpp"
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "buffer_batch.hpp"
+#include "call_origin.hpp"
+#include "gil.hpp"
+#include "guarded.hpp"
+#include "held_value.hpp"
+#include "python_log_sink.hpp"
+#include "tierpool/base/errors.hpp"
+
+namespace tierpool::bindings {
+namespace {
+
+/// Null before `__init__` has built the pool.
+const PoolPointer* find_pool(PyObject* self) {
+  const auto held = held_value<MemoryPool>(self);
+  return held.holder_constructed() ? &held.holder<PoolPointer>() : nullptr;
+}
+
+const PoolPointer& pool_of(PyObject* self) {
+  const PoolPointer* pool = find_pool(self);
+  if (pool == nullptr) {
+    throw std::runtime_error(std::string("this ") + Py_TYPE(self)->tp_name +
+                             " was not built: call super().__init__() before its methods");
+  }
+  return *pool;
+}
+
+PyObject* make_buffer(const PoolPointer& pool, const Allocation& allocation) noexcept {
+  PyObject* made = new_buffer(pool, allocation);
+  if (made == nullptr) [[unlikely]] {
+    static_cast<void>(pool->release(allocation));
+  }
+  return made;
+}
+
+/// What is left to do after a first attempt that would not block: wait for the device, or say what went wrong.
+py::object finish(const PoolPointer& pool, AllocationRequest request, AllocationOutcome outcome,
+                  Allocation& allocation) {
+  const LogDelivery logs;
+  if (outcome == AllocationOutcome::would_block) {
+    const WithoutGil without_gil;
+    request.may_block = true;
+    outcome = pool->serve(request, allocation);
+  }
+  if (outcome == AllocationOutcome::served) {
+    auto made = py::reinterpret_steal<py::object>(make_buffer(pool, allocation));
+    if (!made) {
+      throw py::error_already_set();
+    }
+    if (pool->config().track_origins) {
+      pool->set_origin(allocation, call_origin());
+    }
+    return made;
+  }
+  if (request.heaps_only && outcome != AllocationOutcome::closed) {
+    return py::none();
+  }
+  pool->throw_failure(outcome, request.bytes);
+}
+
+PyObject* serve(const PoolPointer& pool, const AllocationRequest& request) noexcept {
+  Allocation allocation;
+  const AllocationOutcome outcome = pool->serve(request, allocation);
+  if (outcome != AllocationOutcome::served || pool->config().track_origins) [[unlikely]] {
+    return guarded([&] { return finish(pool, request, outcome, allocation); });
+  }
+  PyObject* made = make_buffer(pool, allocation);
+  deliver_waiting_records();
+  return made;
+}
+
+AllocationRequest parse_request(const MemoryPool& pool, const char* function, const CallArguments& given) {
+  static constexpr std::array<const char*, 2> kParameters{"size", "alignment"};
+  const auto [size, alignment] = bind_arguments(function, kParameters, given);
+  AllocationRequest request;
+  request.bytes = parse_bytes(size, "size");
+  if (alignment != nullptr && alignment != Py_None) {
+    request.alignment_bytes = parse_bytes(alignment, "alignment");
+    pool.check_alignment(request.alignment_bytes);
+  }
+  return request;
+}
+
+PyObject* serve_call(PyObject* self, const char* function, const CallArguments& given, bool heaps_only) {
+  const PoolPointer* pool = find_pool(self);
+  AllocationRequest request;
+  const bool is_plain = pool != nullptr && given.positional_count == 1 && given.names == nullptr &&
+                        read_bytes(given.values[0], request.bytes);
+  if (!is_plain) [[unlikely]] {
+    const auto parsed = py::reinterpret_steal<py::object>(guarded([&]() -> py::object {
+      pool = &pool_of(self);
+      request = parse_request(**pool, function, given);
+      return py::none();
+    }));
+    if (!parsed) {
+      return nullptr;
+    }
+  }
+  request.heaps_only = heaps_only;
+  request.may_block = false;
+  return serve(*pool, request);
+}
+
+PyObject* allocate(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
+  return serve_call(self, "allocate", {values, count, names}, false);
+}
+
+PyObject* try_allocate(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
+  return serve_call(self, "try_allocate", {values, count, names}, true);
+}
+
+void note_origins(MemoryPool& pool, const std::vector<Allocation>& allocations) {
+  if (pool.config().track_origins) {
+    const std::string origin = call_origin();
+    for (const Allocation& allocation : allocations) {
+      pool.set_origin(allocation, origin);
+    }
+  }
+}
+
+PyObject* allocate_batch(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
+  static constexpr std::array<const char*, 1> kParameters{"sizes"};
+  return guarded([&]() -> py::object {
+    const LogDelivery logs;
+    const PoolPointer& pool = pool_of(self);
+    const auto [sizes] = bind_arguments("allocate_batch", kParameters, {values, count, names});
+    const std::vector<std::uint64_t> bytes = parse_sizes(sizes);
+    BufferBatch batch(pool);
+    {
+      const WithoutGil without_gil;
+      batch.take(pool->allocate_batch(bytes));
+    }
+    note_origins(*pool, batch.allocations());
+    return py::cast(std::move(batch));
+  });
+}
+
+PyObject* release(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
+  static constexpr std::array<const char*, 1> kParameters{"buffer"};
+  return guarded([&]() -> py::object {
+    const LogDelivery logs;
+    const MemoryPool& pool = *pool_of(self);
+    const auto [buffer] = bind_arguments("release", kParameters, {values, count, names});
+    if (!is_buffer(buffer)) {
+      throw py::type_error(std::string("release() takes a tierpool.Buffer, got ") + Py_TYPE(buffer)->tp_name);
+    }
+    give_up(own_buffer(pool, buffer));
+    return py::none();
+  });
+}
+
+PyCFunction fastcall(_PyCFunctionFastWithKeywords function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef methods[] = {
+    {"allocate", fastcall(allocate), METH_FASTCALL | METH_KEYWORDS,
+     "allocate($self, /, size, alignment=256)\n--\n\n"
+     "Memory of at least `size` bytes, from a heap or, by `on_exhaustion`, from the device.\n\n"
+     "Parameters\n----------\n"
+     "size : int\n    Bytes; 0 gives an empty buffer.\n"
+     "alignment : int\n    A power of two, in bytes.\n\n"
+     "Raises\n------\n"
+     "OutOfMemoryError\n    When neither can serve it.\n"
+     "PoolClosedError\n    After `close()`.\n"
+     "TypeError, ValueError, OverflowError\n    For a bad size or alignment.\n\n"
+     "Notes\n-----\nMay be called from any thread."},
+    {"try_allocate", fastcall(try_allocate), METH_FASTCALL | METH_KEYWORDS,
+     "try_allocate($self, /, size, alignment=256)\n--\n\n"
+     "Memory from a heap, or None at once: no fallback, whatever `on_exhaustion` says.\n\n"
+     "Parameters and errors are those of `allocate`, but for OutOfMemoryError. May be called from any thread."},
+    {"allocate_batch", fastcall(allocate_batch), METH_FASTCALL | METH_KEYWORDS,
+     "allocate_batch($self, /, sizes)\n--\n\n"
+     "One buffer a size, or none at all.\n\n"
+     "Parameters\n----------\n"
+     "sizes : integer array of one dimension, or iterable of int\n    Bytes.\n\n"
+     "Raises\n------\n"
+     "OutOfMemoryError\n    When one of them cannot be served; the others were given back.\n\n"
+     "Notes\n-----\nMay be called from any thread."},
+    {"release", fastcall(release), METH_FASTCALL | METH_KEYWORDS,
+     "release($self, /, buffer)\n--\n\n"
+     "Give a buffer's memory back now: `buffer.release()`, with a check that it is this pool's.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    For a buffer of another pool or one released already.\n"
+     "BufferError\n    While something still sees the memory."},
+};
+
+}  // namespace
+
+py::object allocate_request(const PoolPointer& pool, AllocationRequest request) {
+  request.may_block = false;
+  auto made = py::reinterpret_steal<py::object>(serve(pool, request));
+  if (!made) {
+    throw py::error_already_set();
+  }
+  return made;
+}
+
+BufferObject& own_buffer(const MemoryPool& pool, py::handle object) {
+  BufferObject& buffer = buffer_object(object);
+  check_releasable(buffer);
+  if (memory_of(buffer).pool().get() != &pool) {
+    throw InvalidHandleError("the buffer of " + std::to_string(buffer.nbytes) +
+                             " bytes belongs to another pool; release it there or by buffer.release()");
+  }
+  return buffer;
+}
+
+void add_pool_calls(py::handle type) {
+  for (PyMethodDef& method : methods) {
+    const auto descriptor =
+        py::reinterpret_steal<py::object>(PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &method));
+    if (!descriptor) {
+      throw py::error_already_set();
+    }
+    type.attr(method.ml_name) = descriptor;
+  }
+}
+
+}  // namespace tierpool::bindings
