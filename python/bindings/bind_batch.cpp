@@ -16,8 +16,12 @@ BufferBatch::~BufferBatch() {
 }
 
 void BufferBatch::release_unmade() noexcept {
+  if (items_.empty()) {
+    pool_->release_batch(allocations_);
+    return;
+  }
   for (std::size_t index = 0; index < allocations_.size(); ++index) {
-    if (items_.empty() || !items_[index]) {
+    if (!items_[index]) {
       static_cast<void>(pool_->release(allocations_[index]));
     }
   }
@@ -30,7 +34,7 @@ py::object BufferBatch::item(std::size_t index) {
   }
   py::object& item = items_[index];
   if (!item) {
-    item = py::reinterpret_steal<py::object>(new_buffer(pool_, allocations_[index]));
+    item = py::reinterpret_steal<py::object>(new_buffer(*pool_, allocations_[index]));
     if (!item) {
       throw py::error_already_set();
     }

@@ -12,7 +12,7 @@ namespace tierpool::bindings {
 /// for. Guarded by the GIL.
 class BufferBatch {
  public:
-  explicit BufferBatch(PoolPointer pool) noexcept : pool_(std::move(pool)) {}
+  explicit BufferBatch(MemoryPool& pool) noexcept : pool_(&pool) {}
   BufferBatch(BufferBatch&&) = default;
   BufferBatch& operator=(BufferBatch&&) = delete;
   BufferBatch(const BufferBatch&) = delete;
@@ -34,7 +34,7 @@ class BufferBatch {
  private:
   void release_unmade() noexcept;
 
-  PoolPointer pool_;
+  MemoryPool* pool_;  // kept alive by the allocations
   std::vector<Allocation> allocations_;  ///< also after release(), for their sizes
   std::vector<py::object> items_;        ///< empty until the first is asked for; null where none was
   bool released_ = false;

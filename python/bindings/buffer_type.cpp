@@ -314,7 +314,7 @@ void check_not_given_up(const BufferObject& buffer) {
 }
 
 void check_host_accessible(const BufferObject& buffer) {
-  const Device& device = memory_of(buffer).pool()->device();
+  const Device& device = memory_of(buffer).pool().device();
   if (!device.host_accessible()) {
     throw py::buffer_error("the processor cannot reach the memory of device '" + device.name() +
                            "'; build the pool with device='host' for that");
@@ -348,7 +348,7 @@ void give_up(BufferObject& buffer) noexcept {
   }
 }
 
-PyObject* new_buffer(const PoolPointer& pool, const Allocation& allocation) noexcept {
+PyObject* new_buffer(MemoryPool& pool, const Allocation& allocation) noexcept {
   void* raw = take_recycled();
   if (raw == nullptr) [[unlikely]] {
     raw = PyObject_Malloc(sizeof(BufferObject));

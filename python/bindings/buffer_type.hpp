@@ -31,7 +31,7 @@ struct BufferObject {
 
 /// A new `tierpool.Buffer` that owns a live allocation. Null with a Python error set when there is no memory for the
 /// object: the allocation is then still the caller's.
-[[nodiscard]] PyObject* new_buffer(const PoolPointer& pool, const Allocation& allocation) noexcept;
+[[nodiscard]] PyObject* new_buffer(MemoryPool& pool, const Allocation& allocation) noexcept;
 
 [[nodiscard]] bool is_buffer(py::handle object) noexcept;
 /// The object behind a handle that is_buffer().

@@ -34,7 +34,7 @@ const PoolPointer& pool_of(PyObject* self) {
 }
 
 PyObject* make_buffer(const PoolPointer& pool, const Allocation& allocation) noexcept {
-  PyObject* made = new_buffer(pool, allocation);
+  PyObject* made = new_buffer(*pool, allocation);
   if (made == nullptr) [[unlikely]] {
     static_cast<void>(pool->release(allocation));
   }
@@ -133,7 +133,7 @@ PyObject* allocate_batch(PyObject* self, PyObject* const* values, Py_ssize_t cou
     const PoolPointer& pool = pool_of(self);
     const auto [sizes] = bind_arguments("allocate_batch", kParameters, {values, count, names});
     const std::vector<std::uint64_t> bytes = parse_sizes(sizes);
-    BufferBatch batch(pool);
+    BufferBatch batch(*pool);
     {
       const WithoutGil without_gil;
       batch.take(pool->allocate_batch(bytes));
@@ -207,7 +207,7 @@ py::object allocate_request(const PoolPointer& pool, AllocationRequest request) 
 BufferObject& own_buffer(const MemoryPool& pool, py::handle object) {
   BufferObject& buffer = buffer_object(object);
   check_releasable(buffer);
-  if (memory_of(buffer).pool().get() != &pool) {
+  if (&memory_of(buffer).pool() != &pool) {
     throw InvalidHandleError("the buffer of " + std::to_string(buffer.nbytes) +
                              " bytes belongs to another pool; release it there or by buffer.release()");
   }

@@ -64,6 +64,7 @@ class MemoryPool {
   /// The pool lives as long as any of its allocations: it ends with the last of them when the pointers have gone first.
   /// Nothing is reported then, unless close() was called.
   [[nodiscard]] static std::shared_ptr<MemoryPool> create(const PoolConfig& config, std::shared_ptr<Device> device);
+  ~MemoryPool();  // for the pointers that create() makes, and no one else
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
 
@@ -131,7 +132,6 @@ class MemoryPool {
   };
 
   MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device);
-  ~MemoryPool();
   void abandon() noexcept;
   void remove_reference(std::uint64_t references) noexcept;
   void wait_for_late_ends() const noexcept;
