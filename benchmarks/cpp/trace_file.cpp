@@ -2,8 +2,10 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <array>
 #include <cinttypes>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -15,6 +17,7 @@ namespace tierpool {
 namespace {
 
 constexpr std::uint64_t kFirstEventLine = 3;
+constexpr std::array kShippedNames = {"llama-1b-decode", "qwen3-moe-decode", "gpt2-train-varlen"};
 
 }  // namespace
 
@@ -45,6 +48,40 @@ Trace read_trace(const std::string& path) {
     throw TraceError(path + ": the file ends early or is corrupt");
   }
   return Trace(ops, ids, bytes, kFirstEventLine);
+}
+
+std::vector<NamedTrace> read_shipped_traces(const std::string& folder) {
+  std::vector<NamedTrace> traces;
+  for (const char* name : kShippedNames) {
+    traces.push_back({name, std::make_shared<const Trace>(read_trace(folder + "/" + name + ".csv.gz"))});
+  }
+  return traces;
+}
+
+std::vector<std::uint32_t> trace_left_live(const Trace& trace) {
+  std::vector<bool> is_live(trace.slot_count());
+  for (const TraceEvent& event : trace.events()) {
+    is_live[event.slot] = event.allocates;
+  }
+  std::vector<std::uint32_t> slots;
+  for (std::uint32_t slot = 0; slot < trace.slot_count(); ++slot) {
+    if (is_live[slot]) {
+      slots.push_back(slot);
+    }
+  }
+  return slots;
+}
+
+std::vector<std::uint64_t> middle_sizes(const Trace& trace, std::size_t count) {
+  std::vector<std::uint64_t> sizes;
+  for (const TraceEvent& event : trace.events()) {
+    if (event.allocates) {
+      sizes.push_back(event.bytes);
+    }
+  }
+  const std::size_t first = (sizes.size() - std::min(count, sizes.size())) / 2;
+  return {sizes.begin() + static_cast<std::ptrdiff_t>(first),
+          sizes.begin() + static_cast<std::ptrdiff_t>(std::min(first + count, sizes.size()))};
 }
 
 }  // namespace tierpool

@@ -1,6 +1,10 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "tierpool/trace/trace.hpp"
 
@@ -9,5 +13,18 @@ namespace tierpool {
 /// Reads a gzip CSV trace: a `# {json}` line, the line `op,id,bytes`, then one event a line.
 /// Throws TraceError naming the file and, for a bad event, its line.
 [[nodiscard]] Trace read_trace(const std::string& path);
+
+struct NamedTrace {
+  std::string name;
+  std::shared_ptr<const Trace> trace;
+};
+
+/// The traces of this repository, the Llama one first. Throws as read_trace().
+[[nodiscard]] std::vector<NamedTrace> read_shipped_traces(const std::string& folder);
+
+/// The slots whose last allocation is never freed.
+[[nodiscard]] std::vector<std::uint32_t> trace_left_live(const Trace& trace);
+/// `count` consecutive requests from the middle of a trace, in bytes.
+[[nodiscard]] std::vector<std::uint64_t> middle_sizes(const Trace& trace, std::size_t count);
 
 }  // namespace tierpool
