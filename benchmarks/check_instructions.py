@@ -58,9 +58,8 @@ def main() -> int:
     if options.update:
         COMMITTED.write_text(json.dumps(counted, indent=2) + "\n")
     elif too_many:
-        print(
-            f"more than {TOLERANCE:.0%} above the committed count: {', '.join(too_many)}; find the reason, or accept it:"
-        )
+        print(f"more than {TOLERANCE:.0%} above the committed count: {', '.join(too_many)}")
+        print("find the reason, or accept it:")
         print(f"  python benchmarks/check_instructions.py {options.program} --update")
         return 1
     return 0

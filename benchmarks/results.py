@@ -74,14 +74,18 @@ def load_rows(path: Path) -> list[Row]:
     return [Row(**row) for row in json.loads(path.read_text())]
 
 
-def load_google_benchmark(path: Path) -> list[Row]:
-    """Read google-benchmark's JSON. Raises RuntimeError for a row that could not run, with its reason."""
+def load_google_benchmark(paths: Iterable[Path]) -> list[Row]:
+    """Read google-benchmark's JSON, repetitions of a row wherever they are.
+
+    Raises RuntimeError for a row that could not run, with its reason.
+    """
     runs: dict[str, list[dict[str, Any]]] = {}
-    for run in json.loads(path.read_text())["benchmarks"]:
-        if run.get("error_occurred"):
-            raise RuntimeError(f"{run['name']}: {run['error_message']}")
-        if run["run_type"] == "iteration":
-            runs.setdefault(run["run_name"], []).append(run)
+    for path in paths:
+        for run in json.loads(path.read_text())["benchmarks"]:
+            if run.get("error_occurred"):
+                raise RuntimeError(f"{run['name']}: {run['error_message']}")
+            if run["run_type"] == "iteration":
+                runs.setdefault(run["run_name"], []).append(run)
     rows = [_row_of(name, repetitions) for name, repetitions in runs.items()]
     return rows + _scaling(runs)
 

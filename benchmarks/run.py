@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,9 +24,8 @@ from results import Results, Row, load_google_benchmark, load_rows
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "benchmarks"
-CPP_PROGRAMS = ("pool_benchmark", "block_allocator_benchmark", "placement_benchmark")
-REPETITIONS, MIN_SECONDS = 7, 0.1
-QUICK_REPETITIONS, QUICK_MIN_SECONDS = 1, 0.01
+TIMED_PROGRAMS = ("pool_benchmark", "block_allocator_benchmark")
+COUNTING_PROGRAMS = ("placement_benchmark",)  # the same figures in every run
 # jemalloc and tcmalloc, opened at run time, take more of it than glibc leaves for such libraries.
 TUNABLES = {"GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=65536"}
 
@@ -36,23 +36,36 @@ def build(folder: Path) -> None:
     subprocess.run(["cmake", "--build", folder, "--parallel", "2"], check=True)
 
 
-def run_cpp(program: Path, output: Path, quick: bool) -> list[Row]:
-    """Run one google-benchmark program, its rows in random order so that what disturbs one disturbs all."""
-    command = [
-        str(program),
-        f"--benchmark_repetitions={QUICK_REPETITIONS if quick else REPETITIONS}",
-        f"--benchmark_min_time={QUICK_MIN_SECONDS if quick else MIN_SECONDS}",
-        "--benchmark_enable_random_interleaving=true",
-        "--benchmark_out_format=json",
-        f"--benchmark_out={output}",
-    ]
-    subprocess.run(command, check=True, env=os.environ | TUNABLES, stdout=subprocess.DEVNULL)
-    return load_google_benchmark(output)
+def run_cpp(program: Path, scratch: Path, repetitions: int, min_seconds: float) -> list[Row]:
+    """Run every row in a process of its own, so that no allocator inherits a heap that another workload cut up.
+
+    The repetitions are the outer loop: what disturbs the machine for a while disturbs all rows.
+    """
+    names = _output(program, "--benchmark_list_tests=true").split()
+    outputs = []
+    for repetition in range(repetitions):
+        for index, name in enumerate(names):
+            outputs.append(scratch / f"{program.name}-{repetition}-{index}.json")
+            _output(
+                program,
+                f"--benchmark_filter=^{re.escape(name)}$",
+                f"--benchmark_min_time={min_seconds}",
+                "--benchmark_out_format=json",
+                f"--benchmark_out={outputs[-1]}",
+            )
+    return load_google_benchmark(outputs)
 
 
-def run_python(program: Path, output: Path, quick: bool) -> list[Row]:
+def _output(program: Path, *arguments: str) -> str:
+    command = [str(program), *arguments]
+    done = subprocess.run(command, check=False, env=os.environ | TUNABLES, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+def run_python(program: Path, output: Path, repetitions: int) -> list[Row]:
     """Run one Python program with this interpreter."""
-    repetitions = QUICK_REPETITIONS if quick else REPETITIONS
     command = [sys.executable, str(program), "--repetitions", str(repetitions), "--json", str(output)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return load_rows(output)
@@ -63,17 +76,19 @@ def python_programs() -> list[Path]:
     return sorted(path for path in (HERE / "python").glob("*.py") if path.stem != "measure")
 
 
-def run_all(folder: Path, quick: bool) -> list[Row]:
+def run_all(built: Path, quick: bool) -> list[Row]:
     """Run everything, one program after the other."""
+    repetitions, min_seconds = (1, 0.01) if quick else (7, 0.1)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch, "rows.json")
-        for name in CPP_PROGRAMS:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for name in (*TIMED_PROGRAMS, *COUNTING_PROGRAMS):
             print(f"running {name}", flush=True)
-            rows += run_cpp(folder / "benchmarks" / "cpp" / name, output, quick)
+            times = repetitions if name in TIMED_PROGRAMS else 1
+            rows += run_cpp(built / "benchmarks" / "cpp" / name, scratch, times, min_seconds)
         for program in python_programs():
             print(f"running {program.name}", flush=True)
-            rows += run_python(program, output, quick)
+            rows += run_python(program, scratch / "rows.json", repetitions)
     return rows + load_rows(HERE / "published.json")
 
 

@@ -97,7 +97,7 @@ void run_failing(benchmark::State& state, Placement placement, std::uint64_t byt
   state.SetLabel("call");
 }
 
-void register_rows(Placement placement, const std::vector<NamedTrace>& traces) {
+void register_rows(Placement placement) {
   const auto add = [&](const std::string& workload, const std::function<void(benchmark::State&)>& run) {
     const std::string name = "block-allocator/" + workload + "/" + std::string(to_string(placement));
     benchmark::RegisterBenchmark(name.c_str(), run);
@@ -107,17 +107,16 @@ void register_rows(Placement placement, const std::vector<NamedTrace>& traces) {
         [=](auto& state) { run_churn(state, placement, live, kAllSizes); });
   }
   add("churn-64KiB/live:1000", [=](auto& state) { run_churn(state, placement, 1'000, kFixedSize); });
-  for (const NamedTrace& named : traces) {
-    add("trace-" + named.name, [=, trace = named.trace](auto& state) { run_trace(state, placement, *trace); });
+  for (const char* name : kShippedTraces) {
+    add(std::string("trace-") + name, [=](auto& state) { run_trace(state, placement, *shipped_trace(name)); });
   }
   add("failing-no-bin", [=](auto& state) { run_failing(state, placement, 2 * kFixedBytes); });
   add("failing-above-largest-hole", [=](auto& state) { run_failing(state, placement, kFixedBytes + kUnitBytes); });
 }
 
 void register_all() {
-  const std::vector<NamedTrace> traces = read_shipped_traces(TIERPOOL_TRACE_FOLDER);
   for (const std::string_view name : placement_names()) {
-    register_rows(parse_placement(name), traces);
+    register_rows(parse_placement(name));
   }
 }
 

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -76,7 +75,8 @@ void run_churn(benchmark::State& state, const Open& open, std::uint32_t live_cou
 
 /// Allocates all sizes, then frees them in the same order, as a token's scratch buffers are.
 template <class Open>
-void run_batch(benchmark::State& state, const Open& open, const std::vector<std::uint64_t>& sizes) {
+void run_batch(benchmark::State& state, const Open& open, const std::function<std::vector<std::uint64_t>()>& draw) {
+  const std::vector<std::uint64_t> sizes = draw();
   const auto allocator = open(state, 4 * kSmallestHeapBytes);
   std::vector<typename std::decay_t<decltype(allocator)>::Live> live(sizes.size());
   bool failed = false;
@@ -97,7 +97,9 @@ void run_batch(benchmark::State& state, const Open& open, const std::vector<std:
 
 /// All events of a trace; what it leaves live is freed behind it.
 template <class Open>
-void run_trace(benchmark::State& state, const Open& open, const Trace& trace) {
+void run_trace(benchmark::State& state, const Open& open, const std::string& name) {
+  const std::shared_ptr<const Trace> kept = shipped_trace(name);
+  const Trace& trace = *kept;
   const auto allocator = open(state, std::max(align_up(4 * trace.peak_live_bytes(), kMiB), kSmallestHeapBytes));
   std::vector<typename std::decay_t<decltype(allocator)>::Live> live(trace.slot_count());
   bool failed = false;
@@ -147,7 +149,7 @@ void run_failing(benchmark::State& state, const PoolVariant& variant, std::uint6
 
 /// Registers every workload for one allocator; the only list of them.
 template <class Open>
-void register_workloads(const AddRow& add, const Open& open, const std::vector<NamedTrace>& traces) {
+void register_workloads(const AddRow& add, const Open& open) {
   for (const int threads : {1, 2}) {
     add("fixed-64KiB", threads, [=](benchmark::State& state) { run_fixed(state, open); });
     for (const std::uint32_t live : {100U, 1'000U, 10'000U}) {
@@ -155,38 +157,45 @@ void register_workloads(const AddRow& add, const Open& open, const std::vector<N
       add("churn-256B-1MiB" + suffix, threads, [=](auto& state) { run_churn(state, open, live, kSmallSizes); });
       add("churn-256B-16MiB" + suffix, threads, [=](auto& state) { run_churn(state, open, live, kAllSizes); });
     }
-    const auto llama = std::make_shared<const std::vector<std::uint64_t>>(middle_sizes(*traces[0].trace, kBatchCount));
-    const auto drawn = std::make_shared<const std::vector<std::uint64_t>>(draw_sizes(kBatchCount, kSmallSizes));
-    add("batch-1750-llama", threads, [=](benchmark::State& state) { run_batch(state, open, *llama); });
-    add("batch-1750-256B-1MiB", threads, [=](benchmark::State& state) { run_batch(state, open, *drawn); });
-    for (const NamedTrace& named : traces) {
-      add("trace-" + named.name, threads, [=, trace = named.trace](auto& state) { run_trace(state, open, *trace); });
+    const auto llama = [] { return middle_sizes(*shipped_trace(kShippedTraces[0]), kBatchCount); };
+    const auto drawn = [] { return draw_sizes(kBatchCount, kSmallSizes); };
+    add("batch-1750-llama", threads, [=](benchmark::State& state) { run_batch(state, open, llama); });
+    add("batch-1750-256B-1MiB", threads, [=](benchmark::State& state) { run_batch(state, open, drawn); });
+    for (const char* name : kShippedTraces) {
+      add(std::string("trace-") + name, threads, [=](benchmark::State& state) { run_trace(state, open, name); });
     }
   }
 }
 
 AddRow rows_of(const std::string& allocator_name) {
   return [allocator_name](const std::string& workload, int threads, const Row& row) {
-    benchmark::RegisterBenchmark(("pool/" + workload + "/" + allocator_name).c_str(), row)->Threads(threads);
+    const auto run = [row](benchmark::State& state) {
+      try {
+        row(state);
+      } catch (const std::exception& error) {
+        state.SkipWithError(error.what());
+      }
+    };
+    benchmark::RegisterBenchmark(("pool/" + workload + "/" + allocator_name).c_str(), run)->Threads(threads);
   };
 }
 
-void register_pool(const PoolVariant& variant, const std::vector<NamedTrace>& traces) {
+void register_pool(const PoolVariant& variant) {
   const auto shared = std::make_shared<SharedPool>(variant);
   const auto open = [shared](const benchmark::State& state, std::uint64_t thread_bytes) {
     return shared->open(thread_bytes * static_cast<std::uint64_t>(state.threads()));
   };
   const AddRow add = rows_of(variant.name);
-  register_workloads(add, open, traces);
+  register_workloads(add, open);
   add("failing-no-bin", 1, [&variant](auto& state) { run_failing(state, variant, 2 * kFixedBytes); });
   add("failing-above-largest-hole", 1,
       [&variant](auto& state) { run_failing(state, variant, kFixedBytes + kUnitBytes); });
 }
 
-void register_foreign(const ForeignAllocator& allocator, const std::vector<NamedTrace>& traces) {
+void register_foreign(const ForeignAllocator& allocator) {
   const auto open = [allocator](const benchmark::State&, std::uint64_t) { return allocator; };
   if (allocator.problem.empty()) {
-    register_workloads(rows_of(allocator.name), open, traces);
+    register_workloads(rows_of(allocator.name), open);
     return;
   }
   rows_of(allocator.name)("unavailable", 1,
@@ -194,12 +203,11 @@ void register_foreign(const ForeignAllocator& allocator, const std::vector<Named
 }
 
 void register_all() {
-  const std::vector<NamedTrace> traces = read_shipped_traces(TIERPOOL_TRACE_FOLDER);
   for (const PoolVariant& variant : kPoolVariants) {
-    register_pool(variant, traces);
+    register_pool(variant);
   }
   for (const ForeignAllocator& allocator : foreign_allocators()) {
-    register_foreign(allocator, traces);
+    register_foreign(allocator);
   }
 }
 
@@ -207,12 +215,7 @@ void register_all() {
 }  // namespace tierpool
 
 int main(int argc, char** argv) {
-  try {
-    tierpool::register_all();
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n';
-    return 1;
-  }
+  tierpool::register_all();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
     return 1;

@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "tierpool/base/errors.hpp"
@@ -17,7 +19,6 @@ namespace tierpool {
 namespace {
 
 constexpr std::uint64_t kFirstEventLine = 3;
-constexpr std::array kShippedNames = {"llama-1b-decode", "qwen3-moe-decode", "gpt2-train-varlen"};
 
 }  // namespace
 
@@ -50,12 +51,15 @@ Trace read_trace(const std::string& path) {
   return Trace(ops, ids, bytes, kFirstEventLine);
 }
 
-std::vector<NamedTrace> read_shipped_traces(const std::string& folder) {
-  std::vector<NamedTrace> traces;
-  for (const char* name : kShippedNames) {
-    traces.push_back({name, std::make_shared<const Trace>(read_trace(folder + "/" + name + ".csv.gz"))});
+std::shared_ptr<const Trace> shipped_trace(const std::string& name) {
+  static std::mutex mutex;
+  static std::map<std::string, std::shared_ptr<const Trace>> traces;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<const Trace>& trace = traces[name];
+  if (!trace) {
+    trace = std::make_shared<const Trace>(read_trace(std::string(TIERPOOL_TRACE_FOLDER) + "/" + name + ".csv.gz"));
   }
-  return traces;
+  return trace;
 }
 
 std::vector<std::uint32_t> trace_left_live(const Trace& trace) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -14,13 +15,11 @@ namespace tierpool {
 /// Throws TraceError naming the file and, for a bad event, its line.
 [[nodiscard]] Trace read_trace(const std::string& path);
 
-struct NamedTrace {
-  std::string name;
-  std::shared_ptr<const Trace> trace;
-};
+/// A trace of this repository, read on first use and kept. Thread-safe. Throws as read_trace().
+[[nodiscard]] std::shared_ptr<const Trace> shipped_trace(const std::string& name);
 
-/// The traces of this repository, the Llama one first. Throws as read_trace().
-[[nodiscard]] std::vector<NamedTrace> read_shipped_traces(const std::string& folder);
+/// Their names.
+inline constexpr std::array kShippedTraces = {"llama-1b-decode", "qwen3-moe-decode", "gpt2-train-varlen"};
 
 /// The slots whose last allocation is never freed.
 [[nodiscard]] std::vector<std::uint32_t> trace_left_live(const Trace& trace);
