@@ -48,7 +48,7 @@ def run_cpp(program: Path, scratch: Path, repetitions: int, min_seconds: float) 
             outputs.append(scratch / f"{program.name}-{repetition}-{index}.json")
             _output(
                 program,
-                f"--benchmark_filter=^{re.escape(name)}$",
+                f"--benchmark_filter=^{re.sub('[.+]', '.', name)}$",
                 f"--benchmark_min_time={min_seconds}",
                 "--benchmark_out_format=json",
                 f"--benchmark_out={outputs[-1]}",
