@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
 from results import OURS, Row, by_workload
 
 if TYPE_CHECKING:

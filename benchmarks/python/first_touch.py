@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import measure
 import numpy as np
 
+import measure
 import tierpool
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
-import measure
 import numpy as np
 
+import measure
 import tierpool
 
 if TYPE_CHECKING:
