@@ -14,6 +14,14 @@ constexpr std::array<std::string_view, 3> kPlacementNames = {"good-fit", "best-f
 // A power of two, so that vectors double in step with their own growth.
 constexpr std::size_t kFirstNodes = 64;
 
+// Good-fit gathers requests below this fraction of the heap in this part of it, as long as there is room.
+constexpr std::uint64_t kSmallFraction = 1 << 15;
+constexpr std::uint64_t kLowFraction = 16;
+
+std::uint64_t low_end_units(Placement placement, std::uint64_t capacity_units) noexcept {
+  return placement == Placement::good_fit ? capacity_units / kLowFraction : 0;
+}
+
 }  // namespace
 
 std::string_view to_string(Placement placement) noexcept {
@@ -30,7 +38,10 @@ const std::vector<std::string_view>& placement_names() {
 }
 
 BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement)
-    : capacity_units_(capacity_bytes / kUnitBytes), placement_(placement), bins_(nodes_), tree_(nodes_) {
+    : capacity_units_(capacity_bytes / kUnitBytes),
+      placement_(placement),
+      bins_(nodes_, low_end_units(placement, capacity_units_), capacity_units_ / kSmallFraction),
+      tree_(nodes_) {
   nodes_.reserve(kFirstNodes);
   generations_.reserve(kFirstNodes);
   if (capacity_units_ == 0) {
