@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <array>
 #include <cstdlib>
 
 namespace tierpool {
@@ -12,7 +13,14 @@ struct Library {
   const char* file;
   const char* allocate;
   const char* free;
-  const char* remedy;
+  const char* package;
+};
+
+constexpr std::array kLibraries = {
+    Library{"mimalloc", "libmimalloc.so.2", "mi_malloc", "mi_free", "libmimalloc2.0"},
+    Library{"jemalloc", "libjemalloc.so.2", "malloc", "free", "libjemalloc2"},
+    Library{"tcmalloc", "libtcmalloc_minimal.so.4", "tc_malloc", "tc_free", "libtcmalloc-minimal4"},
+    Library{"oneTBB", "libtbbmalloc.so.2", "scalable_malloc", "scalable_free", "libtbbmalloc2"},
 };
 
 ForeignAllocator open(const Library& library) {
@@ -20,12 +28,13 @@ ForeignAllocator open(const Library& library) {
   allocator.name = library.name;
   void* handle = dlopen(library.file, RTLD_NOW | RTLD_LOCAL);  // stays open: what it handed out may still be live
   if (handle == nullptr) {
-    allocator.problem = std::string(dlerror()) + "; " + library.remedy;
+    allocator.problem = std::string(dlerror()) + "; apt-get install " + library.package +
+                        ", run with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536";
     return allocator;
   }
-  allocator.allocate = reinterpret_cast<void* (*)(std::size_t)>(dlsym(handle, library.allocate));
-  allocator.free = reinterpret_cast<void (*)(void*)>(dlsym(handle, library.free));
-  if (allocator.allocate == nullptr || allocator.free == nullptr) {
+  allocator.allocate_function = reinterpret_cast<void* (*)(std::size_t)>(dlsym(handle, library.allocate));
+  allocator.free_function = reinterpret_cast<void (*)(void*)>(dlsym(handle, library.free));
+  if (allocator.allocate_function == nullptr || allocator.free_function == nullptr) {
     allocator.problem = std::string(library.file) + " has no " + library.allocate + " and " + library.free;
   }
   return allocator;
@@ -33,21 +42,13 @@ ForeignAllocator open(const Library& library) {
 
 }  // namespace
 
-ForeignAllocator glibc_malloc() {
-  ForeignAllocator allocator;
-  allocator.name = "glibc";
-  allocator.allocate = &std::malloc;
-  allocator.free = &std::free;
-  return allocator;
-}
-
-ForeignAllocator open_mimalloc() {
-  return open({"mimalloc", "libmimalloc.so.2", "mi_malloc", "mi_free", "apt-get install libmimalloc2.0"});
-}
-
-ForeignAllocator open_jemalloc() {
-  return open({"jemalloc", "libjemalloc.so.2", "malloc", "free",
-               "apt-get install libjemalloc2, run with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536"});
+std::vector<ForeignAllocator> foreign_allocators() {
+  std::vector<ForeignAllocator> allocators = {
+      {.name = "glibc", .allocate_function = &std::malloc, .free_function = &std::free, .problem = ""}};
+  for (const Library& library : kLibraries) {
+    allocators.push_back(open(library));
+  }
+  return allocators;
 }
 
 }  // namespace tierpool

@@ -81,7 +81,7 @@ class PoolConfig:
     strategy : {"round-robin", "best-fit", "least-used", "most-used"}
         Which heap is tried first; the others follow. `allocation_strategy` is the same key.
     placement : {"good-fit", "best-fit", "first-fit"}
-        Which free block inside a heap is taken.
+        Which free block inside a heap is taken: one of nearly the right size, the smallest or the lowest that fits.
     on_exhaustion : {"fallback", "raise"}
         What happens when no heap can serve a request.
     max_bytes : int, str or None, default None

@@ -16,6 +16,14 @@ std::size_t max_nodes(std::uint64_t capacity_units) noexcept {
   return static_cast<std::size_t>(std::min<std::uint64_t>(capacity_units, kNoNode - 1));
 }
 
+// Good-fit gathers requests below this fraction of the heap in this part of it, as long as there is room.
+constexpr std::uint64_t kSmallFraction = 1 << 15;
+constexpr std::uint64_t kLowFraction = 16;
+
+std::uint64_t low_end_units(Placement placement, std::uint64_t capacity_units) noexcept {
+  return placement == Placement::good_fit ? capacity_units / kLowFraction : 0;
+}
+
 }  // namespace
 
 std::string_view to_string(Placement placement) noexcept {
@@ -36,7 +44,7 @@ BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement
       placement_(placement),
       nodes_(max_nodes(capacity_units_)),
       generations_(max_nodes(capacity_units_)),
-      bins_(nodes_) {
+      bins_(nodes_, low_end_units(placement, capacity_units_), capacity_units_ / kSmallFraction) {
   if (placement_ == Placement::first_fit) {
     tree_.emplace(nodes_);
   }

@@ -15,7 +15,7 @@ namespace tierpool {
 
 /// Which free block of a heap serves a request. Not to be confused with Strategy, which picks the heap.
 enum class Placement {
-  good_fit,   ///< a block of nearly the right size, in O(1)
+  good_fit,   ///< a block of nearly the right size, in O(1); the smallest requests at the low end while there is room
   best_fit,   ///< the smallest block that fits
   first_fit,  ///< the lowest block that fits
 };

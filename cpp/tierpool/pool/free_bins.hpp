@@ -11,10 +11,17 @@ namespace tierpool {
 /// Free blocks by size: 32 bins per power of two, each a list, found through a two-level bitmap.
 ///
 /// Two-level segregated fit (Masmano et al., "TLSF: a new dynamic memory allocator for real-time systems", 2004), with
-/// a scan of the request's own bin before the next one is taken. Not thread-safe.
+/// a scan of the request's own bin before the next one is taken. Blocks at the low end of the heap may be listed apart,
+/// for small requests to be served there first: scattered over the heap, they would cut up what large ones need. Not
+/// thread-safe.
 class FreeBins {
  public:
-  explicit FreeBins(BlockNodes& nodes) noexcept : nodes_(nodes) { heads_.fill(kNoNode); }
+  /// Blocks that begin below `low_end_units` are at the low end; requests below `small_units` are small.
+  FreeBins(BlockNodes& nodes, std::uint64_t low_end_units, std::uint64_t small_units) noexcept
+      : nodes_(nodes), low_end_units_(low_end_units), small_units_(small_units) {
+    low_heads_.fill(kNoNode);
+    high_heads_.fill(kNoNode);
+  }
 
   void insert(std::uint32_t node) noexcept;
   void remove(std::uint32_t node) noexcept { unlink(node, bin_of(nodes_[node].size_units)); }
@@ -40,6 +47,19 @@ class FreeBins {
   // Enough for equal-size blocks (KV pages) to find each other, too few to be felt.
   static constexpr int kScanLimit = 8;
 
+  /// Which bins have blocks.
+  struct Bitmap {
+    void set(std::uint32_t bin) noexcept;
+    void clear(std::uint32_t bin) noexcept;
+    /// The first set bin from `bin` up, kNoBin when there is none.
+    [[nodiscard]] std::uint32_t next(std::uint32_t bin) const noexcept;
+    [[nodiscard]] std::uint32_t top() const noexcept;
+
+    std::uint64_t level_bits = 0;
+    std::array<std::uint32_t, kLevels> sub_bin_bits{};
+  };
+  using Heads = std::array<std::uint32_t, kLevels * kSubBins>;
+
   [[nodiscard]] static std::uint32_t bin_of(std::uint64_t units) noexcept {
     if (units < kSubBins) {
       return static_cast<std::uint32_t>(units);
@@ -51,18 +71,25 @@ class FreeBins {
   [[nodiscard]] static std::uint64_t lower_bound_units(std::uint32_t bin) noexcept;
 
   void unlink(std::uint32_t node, std::uint32_t bin) noexcept;
-  /// The first non-empty bin from `bin` up, kNoBin when there is none.
-  [[nodiscard]] std::uint32_t next_bin(std::uint32_t bin) const noexcept;
-  [[nodiscard]] std::uint32_t top_bin() const noexcept;
-  [[nodiscard]] std::uint32_t scan(std::uint32_t bin, std::uint64_t units, std::uint64_t alignment_units,
+  [[nodiscard]] std::uint32_t first_in(std::uint32_t bin) const noexcept {
+    return low_heads_[bin] != kNoNode ? low_heads_[bin] : high_heads_[bin];
+  }
+  /// The first of `limit` blocks from `head` on that fits.
+  [[nodiscard]] std::uint32_t scan(std::uint32_t head, std::uint64_t units, std::uint64_t alignment_units,
                                    int limit) const noexcept;
+  [[nodiscard]] std::uint32_t find_low(std::uint64_t units, std::uint64_t alignment_units) const noexcept;
+  /// In the bins where only some blocks fit: every block is looked at.
+  [[nodiscard]] std::uint32_t find_doubtful(std::uint64_t units, std::uint64_t alignment_units) const noexcept;
   [[nodiscard]] std::uint32_t smallest_in(std::uint32_t bin, std::uint64_t units,
                                           std::uint64_t alignment_units) const noexcept;
 
   BlockNodes& nodes_;
-  std::uint64_t level_bits_ = 0;
-  std::array<std::uint32_t, kLevels> sub_bin_bits_{};
-  std::array<std::uint32_t, kLevels * kSubBins> heads_;
+  std::uint64_t low_end_units_;
+  std::uint64_t small_units_;
+  Bitmap low_bins_;
+  Bitmap all_bins_;
+  Heads low_heads_;
+  Heads high_heads_;
 };
 
 }  // namespace tierpool

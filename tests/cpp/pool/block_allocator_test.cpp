@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "contracts/placement_contract.hpp"
+#include "tierpool/base/bytes.hpp"
 #include "tierpool/base/errors.hpp"
 
 namespace tierpool::testing {
@@ -84,6 +85,25 @@ TEST(Placement, GoodFitPrefersABlockOfTheExactSizeToALargerOne) {
   const std::vector<Block> gaps = make_gaps(blocks, {80 * kUnitBytes, 300 * kUnitBytes});
   EXPECT_EQ(blocks.allocate(80 * kUnitBytes).offset_bytes, gaps[0].offset_bytes);
   EXPECT_EQ(blocks.allocate(80 * kUnitBytes).offset_bytes, gaps[1].offset_bytes);
+}
+
+TEST(Placement, GoodFitServesSmallRequestsAtTheLowEndWhereverTheySuitBetter) {
+  BlockAllocator blocks(kGiB, Placement::good_fit);
+  const Block low = blocks.allocate(kMiB);
+  static_cast<void>(blocks.allocate(kGiB / 2));
+  const Block high = blocks.allocate(1'024);
+  static_cast<void>(blocks.allocate(1));
+  blocks.free(low.node, low.generation);
+  blocks.free(high.node, high.generation);
+  EXPECT_EQ(blocks.allocate(1'024).offset_bytes, low.offset_bytes);
+  EXPECT_EQ(blocks.find_inconsistency(), "");
+}
+
+TEST(Placement, GoodFitServesSmallRequestsElsewhereOnceTheLowEndIsFull) {
+  BlockAllocator blocks(kGiB, Placement::good_fit);
+  static_cast<void>(blocks.allocate(kGiB / 2));
+  EXPECT_EQ(blocks.allocate(1'024).offset_bytes, kGiB / 2);
+  EXPECT_EQ(blocks.find_inconsistency(), "");
 }
 
 TEST(Placement, GoodFitFindsTheOnlyFittingBlockBehindManyOfItsBinThatDoNotFit) {
