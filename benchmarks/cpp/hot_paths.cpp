@@ -26,7 +26,7 @@ constexpr std::uint32_t kLiveCount = 1'000;
 void run_fixed(MemoryPool& pool, std::uint64_t pairs) {
   for (std::uint64_t pair = 0; pair < pairs; ++pair) {
     Allocation allocation;
-    static_cast<void>(pool.serve({.bytes = kFixedBytes}, allocation));
+    static_cast<void>(pool.serve(kFixedBytes, allocation));
     static_cast<void>(pool.release(allocation));
   }
 }
@@ -37,7 +37,7 @@ void run_batch(MemoryPool& pool, std::uint64_t pairs) {
   std::vector<Allocation> live(sizes.size());
   for (std::uint64_t batch = 0; batch < pairs / kBatchCount; ++batch) {
     for (std::size_t index = 0; index < sizes.size(); ++index) {
-      static_cast<void>(pool.serve({.bytes = sizes[index]}, live[index]));
+      static_cast<void>(pool.serve(sizes[index], live[index]));
     }
     for (const Allocation& allocation : live) {
       static_cast<void>(pool.release(allocation));
@@ -51,7 +51,7 @@ void run_churn(MemoryPool& pool, std::uint64_t pairs) {
   for (std::uint64_t pair = 0; pair < pairs; ++pair) {
     const ChurnStep& step = steps[pair % steps.size()];
     static_cast<void>(pool.release(live[step.slot]));  // an empty one is refused
-    static_cast<void>(pool.serve({.bytes = step.bytes}, live[step.slot]));
+    static_cast<void>(pool.serve(step.bytes, live[step.slot]));
   }
   for (const Allocation& allocation : live) {
     static_cast<void>(pool.release(allocation));

@@ -12,7 +12,7 @@ std::shared_ptr<MemoryPool> make_pool(const PoolVariant& variant, std::uint64_t 
   config.log_exhaustion = false;
   config.on_exhaustion = OnExhaustion::raise;
   variant.configure(config);
-  return std::make_shared<MemoryPool>(config, make_device("simulated"));
+  return MemoryPool::create(config, make_device("simulated"));
 }
 
 PoolAllocator SharedPool::open(std::uint64_t capacity_bytes) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 
+#include "tierpool/base/bytes.hpp"
 #include "tierpool/pool/memory_pool.hpp"
 
 namespace tierpool {
@@ -17,11 +18,14 @@ struct PoolVariant {
 
 inline constexpr std::array kPoolVariants = {
     PoolVariant{"tierpool", [](PoolConfig&) {}},
+    PoolVariant{"tierpool-magazines-off", [](PoolConfig& config) { config.magazines = false; }},
 };
 
 /// Those that may differ in how full a heap gets.
 inline constexpr std::array kUtilisationVariants = {
     PoolVariant{"tierpool", [](PoolConfig&) {}},
+    PoolVariant{"tierpool-exact-above-64KiB", [](PoolConfig& config) { config.exact_above_bytes = 64 * kKiB; }},
+    PoolVariant{"tierpool-magazines-off", [](PoolConfig& config) { config.magazines = false; }},
 };
 
 /// A pool of that variant with one heap of `capacity_bytes` and no fallback. It stands on the simulated device: a heap
@@ -37,7 +41,7 @@ class PoolAllocator {
 
   [[nodiscard]] Live allocate(std::uint64_t bytes) const {
     Allocation allocation;
-    static_cast<void>(pool_->serve({.bytes = bytes}, allocation));
+    static_cast<void>(pool_->serve(bytes, allocation));
     return allocation;
   }
   void free(const Live& live) const { static_cast<void>(pool_->release(live)); }
