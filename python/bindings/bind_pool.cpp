@@ -56,10 +56,16 @@ PoolPointer make_pool(const std::string& device, const PoolConfig& config) {
   return MemoryPool::create(config, make_device(device));
 }
 
+std::optional<std::uint64_t> parse_optional_bytes(const py::object& value, const char* name) {
+  return value.is_none() ? std::nullopt : std::optional(parse_bytes(value, name));
+}
+
 PoolPointer construct(const std::string& device, bool enabled, py::handle heap_size_bytes, py::handle num_heaps,
                       const py::iterable& warmup_bytes, bool warmup_is_default, bool track_statistics,
                       bool log_exhaustion, bool track_origins, const std::string& strategy,
-                      const std::string& placement, const std::string& on_exhaustion, const py::object& max_bytes) {
+                      const std::string& placement, const std::string& on_exhaustion, const py::object& max_bytes,
+                      bool magazines, py::handle exact_above_bytes, const py::object& magazine_thread_bytes,
+                      const py::object& magazine_total_bytes) {
   PoolConfig config;
   config.enabled = enabled;
   config.heap_size_bytes = parse_bytes(heap_size_bytes, "heap_size_bytes");
@@ -80,9 +86,11 @@ PoolPointer construct(const std::string& device, bool enabled, py::handle heap_s
   config.strategy = parse_strategy(strategy);
   config.placement = parse_placement(placement);
   config.on_exhaustion = parse_on_exhaustion(on_exhaustion);
-  if (!max_bytes.is_none()) {
-    config.max_bytes = parse_bytes(max_bytes, "max_bytes");
-  }
+  config.max_bytes = parse_optional_bytes(max_bytes, "max_bytes");
+  config.magazines = magazines;
+  config.exact_above_bytes = parse_bytes(exact_above_bytes, "exact_above");
+  config.magazine_thread_bytes = parse_optional_bytes(magazine_thread_bytes, "magazine_thread_bytes");
+  config.magazine_total_bytes = parse_optional_bytes(magazine_total_bytes, "magazine_total_bytes");
   return make_pool(device, config);
 }
 
@@ -115,7 +123,8 @@ void bind_pool(py::module_& module) {
   type.def(py::init(&construct), py::kw_only(), py::arg("device"), py::arg("enabled"), py::arg("heap_size_bytes"),
            py::arg("num_heaps"), py::arg("warmup_bytes"), py::arg("warmup_is_default"), py::arg("track_statistics"),
            py::arg("log_exhaustion"), py::arg("track_origins"), py::arg("strategy"), py::arg("placement"),
-           py::arg("on_exhaustion"), py::arg("max_bytes"))
+           py::arg("on_exhaustion"), py::arg("max_bytes"), py::arg("magazines"), py::arg("exact_above_bytes"),
+           py::arg("magazine_thread_bytes"), py::arg("magazine_total_bytes"))
       .def(
           "acquire_heap",
           [](const PoolPointer& pool) { return allocate_request(pool, {.bytes = pool->heap_size_bytes()}); },

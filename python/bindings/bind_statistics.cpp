@@ -100,6 +100,7 @@ constexpr Field<OneHeap> kHeapFields[] = {
     TIERPOOL_FIELD(OneHeap, "committed_mb", mebibytes(s.committed_bytes), "Physically backed bytes, MiB."),
     TIERPOOL_FIELD(OneHeap, "free_mb", mebibytes(s.free_bytes), "Free bytes, MiB."),
     TIERPOOL_FIELD(OneHeap, "largest_free_mb", mebibytes(s.largest_free_bytes), "Largest free block, MiB."),
+    TIERPOOL_FIELD(OneHeap, "cached_mb", mebibytes(s.cached_bytes), "Bytes parked in thread caches, MiB."),
     TIERPOOL_FIELD(OneHeap, "free_block_count", s.free_block_count, "Free blocks."),
     TIERPOOL_FIELD(OneHeap, "fragmentation", s.fragmentation(), "1 - largest free block / free bytes."),
 };

@@ -35,6 +35,10 @@ class PoolSettings(TypedDict, total=False):
     placement: str
     on_exhaustion: str
     max_bytes: int | str | None
+    magazines: bool
+    exact_above: int | str
+    magazine_thread_bytes: int | str | None
+    magazine_total_bytes: int | str | None
     track_origins: bool
     device: str
     dynamic_growth: bool
@@ -86,6 +90,15 @@ class PoolConfig:
         What happens when no heap can serve a request.
     max_bytes : int, str or None, default None
         Hard limit over heaps and fallbacks together, in bytes or as text such as "2GiB".
+    magazines : bool, default True
+        Whether each thread keeps freed blocks by size class and is served from them first. `strategy` and
+        `placement` then act when it has none.
+    exact_above : int or str, default "1MiB"
+        Requests above are never rounded up to a size class, in bytes or as text; below, a class may waste 6.25 %.
+    magazine_thread_bytes : int, str or None, default None
+        Most that one thread keeps, in bytes or as text; None is a quarter of the heaps.
+    magazine_total_bytes : int, str or None, default None
+        Most that all threads keep together; None is half of the heaps.
     track_origins : bool, default False
         Whether to remember where each buffer was allocated, for the leak report.
     device : {"host", "simulated"}
@@ -121,6 +134,10 @@ class PoolConfig:
     placement: str = "good-fit"
     on_exhaustion: str = "fallback"
     max_bytes: int | str | None = None
+    magazines: bool = True
+    exact_above: int | str = 1 << 20
+    magazine_thread_bytes: int | str | None = None
+    magazine_total_bytes: int | str | None = None
     track_origins: bool = False
     device: str = "host"
     dynamic_growth: bool = False
@@ -197,4 +214,8 @@ def core_arguments(config: PoolConfig) -> dict[str, Any]:
         "placement": config.placement,
         "on_exhaustion": config.on_exhaustion,
         "max_bytes": config.max_bytes,
+        "magazines": config.magazines,
+        "exact_above_bytes": config.exact_above,
+        "magazine_thread_bytes": config.magazine_thread_bytes,
+        "magazine_total_bytes": config.magazine_total_bytes,
     }

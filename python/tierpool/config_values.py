@@ -113,6 +113,13 @@ def _max_heaps(key: str, value: object) -> int | None:
     return None if value is None else _num_heaps(key, value)
 
 
+def _byte_count(key: str, value: object, remedy: str) -> int:
+    size = bytes_of_text(key, value) if isinstance(value, str) else _whole_number(key, value)
+    if not 0 <= size <= MAX_BYTES:
+        raise ConfigError(f"{key} must be at least 0 and below 2**63 bytes, got {value}; {remedy}")
+    return size
+
+
 def _max_bytes(key: str, value: object) -> int | None:
     if value is None:
         return None
@@ -120,6 +127,14 @@ def _max_bytes(key: str, value: object) -> int | None:
     if not 0 < size <= MAX_BYTES:
         raise ConfigError(f"{key} must be above 0 and below 2**63 bytes, got {value}; None means no limit")
     return size
+
+
+def _exact_above(key: str, value: object) -> int:
+    return _byte_count(key, value, "0 rounds no size")
+
+
+def _magazine_bytes(key: str, value: object) -> int | None:
+    return None if value is None else _byte_count(key, value, "None is a share of the heaps, 0 parks nothing")
 
 
 def _number(key: str, value: object) -> float:
@@ -173,6 +188,10 @@ CHECKS: dict[str, Callable[[str, object], object]] = {
     "placement": _name,
     "on_exhaustion": _name,
     "max_bytes": _max_bytes,
+    "magazines": _flag,
+    "exact_above": _exact_above,
+    "magazine_thread_bytes": _magazine_bytes,
+    "magazine_total_bytes": _magazine_bytes,
     "track_origins": _flag,
     "device": _name,
     "dynamic_growth": _dynamic_growth,

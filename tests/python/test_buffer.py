@@ -337,7 +337,8 @@ class TestObject:
         assert repr(buffer) == "<tierpool.Buffer released, 8 bytes>"
 
     def test_place(self, pool: MemoryPool) -> None:
-        assert {pool.allocate(8).heap_index for _ in range(4)} == {0, 1}
+        kept = [pool.allocate(MIB) for _ in range(4)]
+        assert {buffer.heap_index for buffer in kept} == {0, 1}
         assert pool.allocate(TOO_LARGE).heap_index is None
 
     def test_weak_references(self, pool: MemoryPool) -> None:

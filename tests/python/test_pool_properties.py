@@ -96,8 +96,11 @@ class PoolMachine(RuleBasedStateMachine):
     def try_allocate(self, size: int) -> Any:
         largest = self.pool.get_statistics().largest_free_mb * MIB
         buffer = self.pool.try_allocate(size)
-        assert (buffer is not None) == (block_bytes(size) <= largest)
-        if buffer is None:
+        assert buffer is not None or block_bytes(size) > largest
+        if buffer is None:  # then not even what was parked could help
+            now = self.pool.get_statistics()
+            assert block_bytes(size) > now.largest_free_mb * MIB
+            assert now.cached_mb == 0 or block_bytes(size) > HEAP_BYTES
             self.exhaustions += 1
             return multiple()
         assert buffer.heap_index is not None

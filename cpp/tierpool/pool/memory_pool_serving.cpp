@@ -245,7 +245,9 @@ AllocationOutcome MemoryPool::try_ordered(std::span<const std::uint32_t> order, 
         turn_.store(turn + 1 < heaps_.size() ? turn + 1 : 0, std::memory_order_relaxed);
         if (uses_magazines(request)) {
           allocation.magazine = static_cast<std::uint16_t>(layout_.index_for(allocation.block_bytes));
-          refill(allocation);
+          if (plan.counted) {
+            refill(allocation);
+          }
         }
         return AllocationOutcome::served;
       case Heap::TakeResult::needs_commit:
