@@ -9,6 +9,8 @@ namespace {
 // A block larger than this share of what a thread may park is not parked at all.
 constexpr std::uint64_t kLargestShare = 4;
 constexpr std::uint64_t kFirstPlaces = 8;
+// A magazine grows by at most this share of the room that is left, so that early ones leave some to late ones.
+constexpr std::uint64_t kGrowthShare = 16;
 
 }  // namespace
 
@@ -40,7 +42,8 @@ void ThreadCache::evict_oldest(Magazine& magazine, std::uint32_t count) noexcept
 
 bool ThreadCache::grow(Magazine& magazine, std::uint64_t place_count) noexcept {
   const std::uint64_t before = magazine.reserved_bytes();
-  const std::uint64_t most = magazine.place_count() + room_bytes() / magazine.block_bytes();
+  const std::uint64_t fair = std::max<std::uint64_t>(room_bytes() / kGrowthShare / magazine.block_bytes(), 1);
+  const std::uint64_t most = magazine.place_count() + std::min(fair, room_bytes() / magazine.block_bytes());
   if (!magazine.grow(static_cast<std::uint32_t>(std::min(place_count, most)))) {
     return false;
   }
@@ -52,6 +55,11 @@ bool ThreadCache::make_room(std::uint32_t index, std::uint64_t bytes) noexcept {
   const std::uint64_t max_bytes = max_bytes_.load(std::memory_order_relaxed);
   if (index >= layout_.count() || magazines_[index].block_bytes() != bytes || bytes > max_bytes / kLargestShare) {
     return false;
+  }
+  if (room_bytes() < bytes) {
+    for (Magazine& magazine : magazines()) {
+      evict_oldest(magazine, 0);  // only places without a block
+    }
   }
   if (room_bytes() < bytes) {
     for (Magazine& magazine : magazines()) {

@@ -63,7 +63,8 @@ class alignas(64) ThreadCache {
     Magazine& magazine = magazines_[index];
     return magazine.has_room() && magazine.block_bytes() == bytes ? &magazine : nullptr;
   }
-  /// Makes it possible to park a block of `bytes`, if need be by giving back the longer parked half of every magazine.
+  /// Makes it possible to park a block of `bytes`, if need be by taking free places from others or by giving back the
+  /// longer parked half of every magazine.
   /// False when no magazine takes that block.
   [[nodiscard]] bool make_room(std::uint32_t index, std::uint64_t bytes) noexcept;
   /// Learns that the heaps are asked for `bytes`: the second time in a row, an exact size gets a magazine, whose former
