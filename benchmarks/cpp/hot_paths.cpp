@@ -45,6 +45,14 @@ void run_batch(MemoryPool& pool, std::uint64_t pairs) {
   }
 }
 
+/// The same in one call each way.
+void run_batch_call(MemoryPool& pool, std::uint64_t pairs) {
+  const std::vector<std::uint64_t> sizes = draw_sizes(kBatchCount, kSizes);
+  for (std::uint64_t batch = 0; batch < pairs / kBatchCount; ++batch) {
+    pool.release_batch(pool.allocate_batch(sizes));
+  }
+}
+
 void run_churn(MemoryPool& pool, std::uint64_t pairs) {
   const std::vector<ChurnStep> steps = draw_churn(1 << 14, kLiveCount, kSizes);
   std::vector<Allocation> live(kLiveCount);
@@ -79,8 +87,11 @@ struct Path {
   void (*run)(MemoryPool&, std::uint64_t pairs);
 };
 
-constexpr std::array kPaths = {Path{"fixed-64KiB", run_fixed}, Path{"batch-1750-256B-1MiB", run_batch},
-                               Path{"churn-256B-1MiB", run_churn}, Path{"array-64KiB", run_array},
+constexpr std::array kPaths = {Path{"fixed-64KiB", run_fixed},
+                               Path{"batch-1750-256B-1MiB", run_batch},
+                               Path{"batch-call-1750-256B-1MiB", run_batch_call},
+                               Path{"churn-256B-1MiB", run_churn},
+                               Path{"array-64KiB", run_array},
                                Path{"failing-above-heap", run_failing}};
 
 }  // namespace

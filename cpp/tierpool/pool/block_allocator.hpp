@@ -125,9 +125,9 @@ class BlockAllocator {
   BlockNodes nodes_;
   // Odd while used; never reset, so that a stale handle stays stale.
   SparseArray<std::atomic<std::uint32_t>> generations_;
-  std::uint64_t node_count_ = 0;         // entries ever used
-  std::uint32_t first_node_ = kNoNode;   // the block at offset 0
-  std::uint32_t spare_node_ = kNoNode;   // recycled nodes, linked by `next`
+  std::uint64_t node_count_ = 0;        // entries ever used
+  std::uint32_t first_node_ = kNoNode;  // the block at offset 0
+  std::uint32_t spare_node_ = kNoNode;  // recycled nodes, linked by `next`
   std::uint64_t spare_count_ = 0;
   FreeBins bins_;
   std::optional<FreeTree> tree_;  // first-fit only

@@ -13,8 +13,7 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(MemoryPool& pool, const Allocation& allocation) noexcept : pool_(&pool), allocation_(allocation) {}
-  Buffer(Buffer&& other) noexcept
-      : pool_(other.pool_), allocation_(std::exchange(other.allocation_, Allocation{})) {}
+  Buffer(Buffer&& other) noexcept : pool_(other.pool_), allocation_(std::exchange(other.allocation_, Allocation{})) {}
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {
       release();

@@ -28,7 +28,7 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
     live_count_.fetch_add(1, std::memory_order_release);
     live_bytes_ += block_bytes;
     if (counted) {
-          counters_.count_allocation(request);
+      counters_.count_allocation(request);
     }
   } catch (const std::bad_alloc&) {
     device_.free_direct(direct.address, block_bytes, alignment_bytes);

@@ -17,8 +17,8 @@ constexpr std::uint64_t kNoThreadCache = std::uint64_t{1} << 63;
 
 MagazineLimits magazine_limits(const PoolConfig& config) {
   const std::uint64_t capacity_bytes = config.heap_size_bytes * config.num_heaps;
-  return {config.magazine_thread_bytes.value_or(capacity_bytes / 4),
-          config.magazine_total_bytes.value_or(capacity_bytes / 2)};
+  const std::uint64_t total_bytes = config.magazine_total_bytes.value_or(capacity_bytes / 2);
+  return {config.magazine_thread_bytes.value_or(total_bytes), total_bytes};
 }
 
 /// Nothing but magazines sees an allocation come and go.

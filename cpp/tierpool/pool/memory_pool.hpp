@@ -157,10 +157,14 @@ class MemoryPool {
   template <Holder holder>
   [[nodiscard]] bool serve_from_magazine(std::uint64_t bytes, Allocation& allocation) noexcept;
   template <Holder holder>
+  [[nodiscard]] bool park_in(ThreadCache& cache, const Allocation& allocation) noexcept;
+  template <Holder holder>
   [[nodiscard]] bool release_to_magazine(const Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_buffer_slowly(std::uint64_t bytes, Allocation& allocation) noexcept;
   [[nodiscard]] bool take_parked(const AllocationRequest& request, Allocation& allocation) noexcept;
   void refill(const Allocation& allocation) noexcept;
+  /// Parks allocations under one lock until one has to take another way. Returns how many.
+  [[nodiscard]] std::size_t release_run(std::span<const Allocation> batch) noexcept;
   [[nodiscard]] bool release_array(const Allocation& allocation) noexcept;
   [[nodiscard]] bool park(const Allocation& allocation) noexcept;
   [[nodiscard]] bool release_slowly(const Allocation& allocation) noexcept;

@@ -5,7 +5,7 @@
 #include <limits>
 #include <new>
 
-#include "tierpool/pool/memory_pool.hpp"
+#include "tierpool/pool/memory_pool_hot_path.hpp"
 
 namespace tierpool {
 namespace {
@@ -15,56 +15,6 @@ constexpr std::size_t kInlineHeaps = 32;
 constexpr std::size_t kMaxRefill = 64;
 
 }  // namespace
-
-// The hot path. What is rare is left to the slow functions below, which begin anew.
-template <Holder holder>
-inline bool MemoryPool::serve_from_magazine(std::uint64_t bytes, Allocation& allocation) noexcept {
-  if (!ThreadCaches::is_current(fast_id_)) [[unlikely]] {
-    return false;
-  }
-  ThreadCache& cache = ThreadCaches::current_cache();
-  if (!cache.lock.try_lock_as_owner_fast()) [[unlikely]] {
-    return false;
-  }
-  // A closed pool has no magazine with a block in it.
-  const bool taken = cache.take(bytes, allocation);
-  if (taken) [[likely]] {
-    allocation.requested_bytes = bytes;
-    allocation.holder = holder;
-    EventCounters& counters = cache.counters_of(allocation.heap_index);
-    counters.count_allocation(bytes);
-    if constexpr (holder == Holder::array) {
-      counters.add_array(allocation.block_bytes);
-      heaps_[allocation.heap_index]->note_array(allocation);
-    }
-  }
-  cache.lock.unlock_as_owner();
-  return taken;
-}
-
-template <Holder holder>
-inline bool MemoryPool::release_to_magazine(const Allocation& allocation) noexcept {
-  if (!ThreadCaches::is_current(fast_id_) || allocation.heap_index >= heap_count_) [[unlikely]] {
-    return false;
-  }
-  ThreadCache& cache = ThreadCaches::current_cache();
-  Heap& heap = *heaps_[allocation.heap_index];
-  if (!heap.is_live(allocation) || !cache.lock.try_lock_as_owner_fast()) [[unlikely]] {
-    return false;
-  }
-  Magazine* magazine = cache.magazine_with_room(allocation.magazine, allocation.block_bytes);
-  if (magazine != nullptr) [[likely]] {
-    EventCounters& counters = cache.counters_of(allocation.heap_index);
-    ++counters.deallocations;
-    if constexpr (holder == Holder::array) {
-      counters.subtract_array(allocation.block_bytes);
-      heap.forget_array(allocation);
-    }
-    magazine->push(heap.park(allocation));
-  }
-  cache.lock.unlock_as_owner();
-  return magazine != nullptr;
-}
 
 AllocationOutcome MemoryPool::serve(std::uint64_t bytes, Allocation& allocation) noexcept {
   return serve_from_magazine<Holder::buffer>(bytes, allocation) ? AllocationOutcome::served
@@ -336,92 +286,6 @@ void MemoryPool::give_back(std::span<const ParkedBlock> blocks) noexcept {
       heaps_[index]->give_back(blocks);
     }
   }
-}
-
-std::vector<Allocation> MemoryPool::allocate_batch(std::span<const std::uint64_t> sizes) {
-  std::vector<Allocation> batch(sizes.size());
-  std::vector<std::size_t> missing;
-  missing.reserve(sizes.size());
-  take_parked(sizes, batch);
-  for (std::size_t index = 0; index < sizes.size(); ++index) {
-    if (batch[index]) [[likely]] {
-      continue;
-    }
-    const AllocationOutcome outcome = serve_slowly({.bytes = sizes[index]}, false, batch[index]);
-    if (outcome != AllocationOutcome::served) {
-      undo(batch, missing);
-      throw_failure(outcome, sizes[index]);
-    }
-    missing.push_back(index);
-  }
-  count(batch, missing);
-  return batch;
-}
-
-void MemoryPool::take_parked(std::span<const std::uint64_t> sizes, std::span<Allocation> batch) noexcept {
-  ThreadCache* cache = fast_id_ == caches_.id() ? caches_.current() : nullptr;
-  if (cache == nullptr || is_closed()) {
-    return;
-  }
-  cache->lock.lock_as_owner();
-  for (std::size_t index = 0; index < sizes.size(); ++index) {
-    batch[index].requested_bytes = sizes[index];
-    static_cast<void>(cache->take(sizes[index], batch[index]));
-  }
-  cache->lock.unlock_as_owner();
-}
-
-void MemoryPool::count(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept {
-  ThreadCache* cache = missing.size() == batch.size() ? nullptr : caches_.current();
-  if (cache != nullptr) {
-    cache->lock.lock_as_owner();
-  }
-  for (std::size_t index = 0; index < batch.size(); ++index) {
-    if (!missing.empty() && missing.front() == index) {
-      missing = missing.subspan(1);
-      count(batch[index]);
-    } else if (cache != nullptr) {
-      cache->counters_of(batch[index].heap_index).count_allocation(batch[index].requested_bytes);
-    }
-  }
-  if (cache != nullptr) {
-    cache->lock.unlock_as_owner();
-  }
-}
-
-void MemoryPool::count(const Allocation& allocation) noexcept {
-  if (allocation.is_fallback()) {
-    fallbacks_.count(allocation);
-  } else {
-    heaps_[allocation.heap_index]->count(allocation);
-  }
-}
-
-void MemoryPool::undo(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept {
-  for (const Allocation& allocation : batch) {
-    const bool was_missing = !missing.empty() && &batch[missing.front()] == &allocation;
-    if (was_missing) {
-      missing = missing.subspan(1);
-      undo(allocation);
-    } else if (allocation) {
-      const ParkedBlock block{allocation.address, allocation.heap_index, allocation.node, allocation.generation};
-      heaps_[allocation.heap_index]->give_back({&block, 1});
-    }
-  }
-}
-
-std::size_t MemoryPool::release_batch(std::span<const Allocation> batch) noexcept {
-  return static_cast<std::size_t>(
-      std::count_if(batch.begin(), batch.end(), [this](const Allocation& allocation) { return release(allocation); }));
-}
-
-void MemoryPool::undo(const Allocation& allocation) noexcept {
-  if (allocation.is_fallback()) {
-    fallbacks_.undo(allocation);
-  } else {
-    heaps_[allocation.heap_index]->undo(allocation);
-  }
-  limit_.give_back(allocation.block_bytes);
 }
 
 Allocation MemoryPool::find_array(std::uint64_t address) noexcept {

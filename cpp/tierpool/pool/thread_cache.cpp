@@ -7,7 +7,7 @@ namespace tierpool {
 namespace {
 
 // A block larger than this share of what a thread may park is not parked at all.
-constexpr std::uint64_t kLargestShare = 4;
+constexpr std::uint64_t kLargestShare = 2;
 constexpr std::uint64_t kFirstPlaces = 8;
 // A magazine grows by at most this share of the room that is left, so that early ones leave some to late ones.
 constexpr std::uint64_t kGrowthShare = 16;

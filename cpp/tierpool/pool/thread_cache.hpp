@@ -54,8 +54,8 @@ class alignas(64) ThreadCache {
     allocation.magazine = static_cast<std::uint16_t>(index);
     return true;
   }
-  /// The magazine where a block of exactly `bytes` may be parked now, nullptr when there is none: then make_room() helps
-  /// or the block goes back to its heap.
+  /// The magazine where a block of exactly `bytes` may be parked now, nullptr when there is none: then make_room()
+  /// helps or the block goes back to its heap.
   [[nodiscard]] Magazine* magazine_with_room(std::uint32_t index, std::uint64_t bytes) noexcept {
     if (index >= layout_.count()) [[unlikely]] {
       return nullptr;

@@ -52,7 +52,8 @@ class ThreadEnd {
   }
 
   [[nodiscard]] ThreadCache* find(std::uint64_t id) const noexcept {
-    const auto found = std::find_if(caches_.begin(), caches_.end(), [id](const auto& entry) { return entry.first == id; });
+    const auto found =
+        std::find_if(caches_.begin(), caches_.end(), [id](const auto& entry) { return entry.first == id; });
     return found == caches_.end() ? nullptr : found->second;
   }
   void add(std::uint64_t id, ThreadCache* cache) noexcept { caches_.emplace_back(id, cache); }

@@ -27,9 +27,7 @@ class ThreadCaches {
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
 
   /// The calling thread's cache, made when it has none; nullptr when there is no memory for one.
-  [[nodiscard]] ThreadCache* current() noexcept {
-    return current_.id == id_ ? current_.cache : find_or_add_current();
-  }
+  [[nodiscard]] ThreadCache* current() noexcept { return current_.id == id_ ? current_.cache : find_or_add_current(); }
 
   /// Whether any magazine has places; nothing is parked where none has.
   [[nodiscard]] bool may_hold_blocks() const noexcept { return may_hold_blocks_.load(std::memory_order_acquire); }

@@ -119,10 +119,10 @@ TEST_F(ThreadCacheTest, NeverHoldsMoreThanTheLimitAndGivesBackTheLongestParkedHa
   EXPECT_GE(parked_bytes(), 16 * kKiB);
 }
 
-TEST_F(ThreadCacheTest, BlockLargerThanAQuarterOfTheLimitIsNotParked) {
+TEST_F(ThreadCacheTest, BlockLargerThanHalfTheLimitIsNotParked) {
   cache_.set_max_bytes(64 * kKiB);
-  EXPECT_FALSE(park(32 * kKiB, 1));
-  EXPECT_TRUE(park(16 * kKiB, 1));
+  EXPECT_FALSE(park(34 * kKiB, 1));
+  EXPECT_TRUE(park(32 * kKiB, 1));
 }
 
 TEST_F(ThreadCacheTest, FlushGivesBackEverythingAndLeavesNoPlaces) {
