@@ -17,7 +17,7 @@ class ForkHandler {
 
   using Action = std::function<void()>;
 
-  ForkHandler(Rank rank, Action before, Action after) : ForkHandler(rank, std::move(before), after, after) {}
+  ForkHandler(Rank rank, Action before, const Action& after) : ForkHandler(rank, std::move(before), after, after) {}
   ForkHandler(Rank rank, Action before, Action after_in_parent, Action after_in_child);
   ~ForkHandler();
   ForkHandler(const ForkHandler&) = delete;

@@ -6,10 +6,10 @@
 
 namespace tierpool {
 
-const bool OwnerLock::owners_are_interruptible_ = !kOrderedByExchange && enable_thread_interrupt();
+const bool OwnerLock::kOwnersAreInterruptible = !kOrderedByExchange && enable_thread_interrupt();
 
 void OwnerLock::interrupt_owners() noexcept {
-  if (owners_are_interruptible_) {
+  if (kOwnersAreInterruptible) {
     interrupt_threads();
   }
 }

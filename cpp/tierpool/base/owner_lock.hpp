@@ -14,14 +14,14 @@ namespace tierpool {
 class OwnerLock {
  public:
   /// Whether try_lock_fast() may be used.
-  [[nodiscard]] static bool is_fast() noexcept { return kOrderedByExchange || owners_are_interruptible_; }
+  [[nodiscard]] static bool is_fast() noexcept { return kOrderedByExchange || kOwnersAreInterruptible; }
 
   /// False while someone else claims the lock. Like all with "owner", only ever called by the owning thread.
   [[nodiscard]] bool try_lock_as_owner_fast() noexcept { return try_lock_as_owner<kOrderedByExchange>(); }
   void lock_as_owner() noexcept {
-    while (!(owners_are_interruptible_ ? try_lock_as_owner<false>() : try_lock_as_owner<true>())) [[unlikely]] {
-      wait_for_claim();
-    }
+    while (!(kOwnersAreInterruptible ? try_lock_as_owner<false>() : try_lock_as_owner<true>())) [[unlikely]] {
+        wait_for_claim();
+      }
   }
   void unlock_as_owner() noexcept { owner_inside_.store(false, std::memory_order_release); }
 
@@ -57,7 +57,7 @@ class OwnerLock {
   }
   void wait_for_claim() noexcept;
 
-  static const bool owners_are_interruptible_;
+  static const bool kOwnersAreInterruptible;
 
   std::atomic<bool> owner_inside_{false};
   std::atomic<bool> claimed_{false};

@@ -11,7 +11,7 @@ namespace tierpool {
 
 /// Counts of what was handed out and what came back, by one thread or under one lock. An allocation and its release may
 /// be counted in different places, so only sums over all of them mean something; arithmetic is modulo 2**64.
-struct alignas(64) EventCounters {
+struct EventCounters {
   std::uint64_t allocations = 0;
   std::uint64_t deallocations = 0;
   std::uint64_t requested_bytes = 0;
