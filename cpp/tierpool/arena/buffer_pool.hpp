@@ -150,7 +150,7 @@ class BufferPool {
   bool closed_ = false;
   bool leases_directly_;  // neither closed nor to be filled
 
-  ForkHandler fork_handler_{ForkHandler::pool, [this] { lock_.lock(); }, [this] { lock_.unlock(); }};  // last
+  ForkHandler fork_handler_{ForkHandler::Rank::pool, [this] { lock_.lock(); }, [this] { lock_.unlock(); }};  // last
 };
 
 }  // namespace tierpool

@@ -58,7 +58,7 @@ class PagePins {
   pid_t process_;
   Token token_ = 1;
   std::map<std::uint64_t, std::uint32_t> owners_;  // from this page to the next key
-  ForkHandler fork_handler_{ForkHandler::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
+  ForkHandler fork_handler_{ForkHandler::Rank::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
 };
 
 }  // namespace tierpool

@@ -54,7 +54,7 @@ class Residency {
   PagePins* const pins_;
   mutable std::mutex mutex_;
   std::map<std::uint64_t, Range> ranges_;  // by address
-  ForkHandler fork_handler_{ForkHandler::pool, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
+  ForkHandler fork_handler_{ForkHandler::Rank::pool, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
 };
 
 }  // namespace tierpool
