@@ -1,4 +1,5 @@
 #include <exception>
+#include <utility>
 
 #include "bindings.hpp"
 #include "tierpool/base/errors.hpp"
@@ -36,7 +37,7 @@ void raise_out_of_memory(const OutOfMemoryError& error) {
 
 void translate(std::exception_ptr pointer) {
   try {
-    std::rethrow_exception(pointer);
+    std::rethrow_exception(std::move(pointer));
   } catch (const OutOfMemoryError& error) {
     raise_out_of_memory(error);
   } catch (const TraceError& error) {

@@ -186,7 +186,7 @@ PyCFunction with_keywords(PyCFunctionWithKeywords function) {
 
 PyMethodDef methods[] = {
     {"array", with_keywords(array), METH_VARARGS | METH_KEYWORDS,
-     "array(dtype=numpy.uint8, shape=None)\n--\n\n"
+     "array($self, /, dtype='uint8', shape=None)\n--\n\n"
      "A NumPy array over the memory, without a copy.\n\n"
      "Parameters\n----------\n"
      "dtype : data type of the items\n"
@@ -196,7 +196,7 @@ PyMethodDef methods[] = {
      "ValueError\n    When dtype and shape do not fit the buffer.\n"
      "TypeError\n    For a dtype that holds Python objects."},
     {"release", release, METH_NOARGS,
-     "release()\n--\n\n"
+     "release($self, /)\n--\n\n"
      "Give the memory back now.\n\n"
      "Raises\n------\n"
      "ValueError\n    When it was given back already.\n"
@@ -209,7 +209,7 @@ PyMethodDef methods[] = {
     {"__exit__", leave, METH_VARARGS,
      "Give the handle up; memory that is still seen comes back with the last that sees it."},
     {"__dlpack__", with_keywords(dlpack), METH_VARARGS | METH_KEYWORDS,
-     "__dlpack__(*, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
+     "__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
      "Export the bytes as a one-dimensional uint8 DLPack tensor."},
     {"__dlpack_device__", device_tuple, METH_NOARGS, "The DLPack device: (1, 0), the processor."},
     {nullptr, nullptr, 0, nullptr},

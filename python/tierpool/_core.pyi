@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,6 +23,7 @@ class OutOfMemoryError(MemoryError):
     free_bytes: int
     fragmentation: float
 
+@final
 class Buffer:
     @property
     def nbytes(self) -> int: ...
@@ -54,7 +55,7 @@ class Buffer:
     ) -> CapsuleType: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
-class BufferBatch:
+class BufferBatch(Sequence[Buffer]):
     @property
     def addresses(self) -> NDArray[np.uint64]: ...
     @property
@@ -68,15 +69,22 @@ class BufferBatch:
     def __iter__(self) -> Iterator[Buffer]: ...
 
 class Finding:
-    metric: str
-    value: float
-    verdict: str
-    advice: str
+    @property
+    def metric(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def advice(self) -> str: ...
 
 class WarmupReport:
-    warm_bytes: int
-    committed_bytes: int
-    milliseconds: float
+    @property
+    def warm_bytes(self) -> int: ...
+    @property
+    def committed_bytes(self) -> int: ...
+    @property
+    def milliseconds(self) -> float: ...
 
 class HeapStatistics:
     @property

@@ -29,10 +29,8 @@ void before_fork() {
 }
 
 void after_fork() {
-  auto& handlers = registry().handlers;
-  for (auto handler = handlers.rbegin(); handler != handlers.rend(); ++handler) {
-    (*handler)->after();
-  }
+  const auto& handlers = registry().handlers;
+  std::for_each(handlers.rbegin(), handlers.rend(), [](const ForkHandler* handler) { handler->after(); });
   registry().mutex.unlock();
 }
 

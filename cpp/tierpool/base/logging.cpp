@@ -69,6 +69,9 @@ spdlog::logger& logger() {
   return *instance;
 }
 
+// Made when the library is loaded: a fork in the middle of a first use would leave the child with half a logger.
+[[maybe_unused]] const spdlog::logger& logger_at_load = logger();
+
 }  // namespace
 
 void set_log_sink(LogSink sink) {

@@ -29,6 +29,7 @@ bool is_announced(std::string_view name) {
 
 std::vector<std::string> device_names() {
   std::vector<std::string> names;
+  names.reserve(kDeviceKinds.size());
   for (const DeviceKind& kind : kDeviceKinds) {
     names.emplace_back(kind.name);
   }

@@ -41,6 +41,7 @@ class BlockAllocator {
  public:
   /// `capacity_bytes` is rounded down to whole units. Throws std::bad_alloc.
   BlockAllocator(std::uint64_t capacity_bytes, Placement placement);
+  ~BlockAllocator() = default;
   BlockAllocator(const BlockAllocator&) = delete;  // the free indexes refer to the nodes
   BlockAllocator& operator=(const BlockAllocator&) = delete;
 

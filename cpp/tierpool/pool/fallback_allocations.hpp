@@ -18,6 +18,7 @@ class FallbackAllocations {
  public:
   /// `device` outlives this object.
   FallbackAllocations(Device& device, bool track_statistics) : device_(device), track_statistics_(track_statistics) {}
+  ~FallbackAllocations() = default;
   FallbackAllocations(const FallbackAllocations&) = delete;
   FallbackAllocations& operator=(const FallbackAllocations&) = delete;
 

@@ -69,6 +69,7 @@ class Heap {
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.
   Heap(Device& device, UsedBytes& used, const Options& options);
+  ~Heap() = default;
   Heap(const Heap&) = delete;
   Heap& operator=(const Heap&) = delete;
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -127,11 +128,8 @@ std::uint64_t timed_run(const Trace& trace, Target& target, bool write) {
 
 template <class Target>
 std::uint64_t run(const Trace& trace, Target& target, bool write) {
-  struct FreeAll {
-    Target& target;
-    ~FreeAll() { target.free_all(); }
-  };
-  const FreeAll at_the_end{target};
+  const auto free_all = [](Target* used) { used->free_all(); };
+  const std::unique_ptr<Target, decltype(free_all)> at_the_end(&target, free_all);
   return timed_run(trace, target, write);
 }
 

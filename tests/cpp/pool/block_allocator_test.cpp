@@ -19,9 +19,11 @@ INSTANTIATE_TEST_SUITE_P(BlockAllocator, PlacementContract,
 namespace tierpool {
 namespace {
 
-/// Free blocks of the given sizes, lowest first, kept apart by blocks of one unit; the rest of the heap is taken.
+/// Free blocks of the given sizes, lowest first, kept apart by blocks of one unit; the rest of the heap is taken, its
+/// beginning too, so that no offset is that of an empty block.
 std::vector<Block> make_gaps(BlockAllocator& blocks, const std::vector<std::uint64_t>& sizes_bytes) {
   std::vector<Block> gaps;
+  static_cast<void>(blocks.allocate(1));
   for (const std::uint64_t bytes : sizes_bytes) {
     gaps.push_back(blocks.allocate(bytes));
     static_cast<void>(blocks.allocate(1));

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "support/partial_device.hpp"
+#include "support/hooked_device.hpp"
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/device/simulated_device.hpp"
 #include "tierpool/pool/block_node.hpp"
@@ -139,10 +139,10 @@ TEST(CommitMap, LastGranuleIsCutOffByTheCapacity) {
 }
 
 TEST(CommitMap, WhatAFailingCommitLeftBehindIsGivenBack) {
-  testing::PartialDevice device(8 * kGranule);
-  CommitMap map(device, device.reserve(10 * kGranule), 10 * kGranule);
+  testing::HookedDevice device(kMiB);
+  CommitMap map(device, device.reserve(2 * kMiB), 2 * kMiB);
   bool complete = true;
-  EXPECT_EQ(map.commit(0, 10 * kGranule, complete), 0u);
+  EXPECT_EQ(map.commit(0, 2 * kMiB, complete), 0u);
   EXPECT_FALSE(complete);
   EXPECT_FALSE(map.covers(0, 1));
   EXPECT_EQ(device.simulated().committed_bytes(), 0u);

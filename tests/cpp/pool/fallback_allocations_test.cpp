@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "support/partial_device.hpp"
+#include "support/hooked_device.hpp"
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/device/simulated_device.hpp"
 
@@ -36,7 +36,7 @@ TEST_F(FallbackAllocationsTest, TakesWholeUnitsFromTheDevice) {
 }
 
 TEST_F(FallbackAllocationsTest, MemoryOfADeviceThatDoesNotSayZeroIsDirty) {
-  testing::PartialDevice device(kGiB, false);
+  testing::HookedDevice device(kGiB, false);
   FallbackAllocations fallbacks(device, true);
   Allocation request;
   request.requested_bytes = 1000;

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "support/partial_device.hpp"
+#include "support/hooked_device.hpp"
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/device/simulated_device.hpp"
@@ -171,7 +171,7 @@ TEST_F(HeapTest, MemoryNeverHandedOutIsKnownToBeZero) {
 }
 
 TEST(Heap, NothingIsKnownToBeZeroOnADeviceThatDoesNotSaySo) {
-  testing::PartialDevice device(kGiB, false);
+  testing::HookedDevice device(kGiB, false);
   UsedBytes used;
   Heap heap(device, used, {.capacity_bytes = kCapacity});
   Allocation request;

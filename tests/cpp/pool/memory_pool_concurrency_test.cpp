@@ -23,7 +23,8 @@ class MemoryPoolConcurrencyTest : public testing::PoolTest {};
 
 TEST_F(MemoryPoolConcurrencyTest, CloseMayMeetAnyOtherCall) {
   for (std::uint64_t round = 0; round < 150; ++round) {
-    MemoryPool& pool = build(8 * kGranule, 2);
+    // Large enough that two live blocks of the others always leave room for a third.
+    MemoryPool& pool = build(32 * kGranule, 2);
     std::atomic<bool> closed{false};
     run_threads(5, [&](std::size_t thread) {
       std::mt19937_64 random(round);

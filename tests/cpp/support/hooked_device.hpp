@@ -1,17 +1,25 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
+#include "tierpool/base/bytes.hpp"
 #include "tierpool/device/simulated_device.hpp"
 
 namespace tierpool::testing {
 
-/// A simulated device whose commit, when it fails, has already committed the first granule, and whose memory is not
-/// known to be zero when `zeroed` is false.
-class PartialDevice final : public Device {
+/// A simulated device with room for other calls in the middle of its own: a hook runs when the device is asked, before
+/// it answers. Its commit, when it fails, has already committed the first granule; its memory is not known to be zero
+/// when `zeroed` is false.
+class HookedDevice final : public Device {
  public:
-  explicit PartialDevice(std::uint64_t total_bytes, bool zeroed = true) : device_(total_bytes), zeroed_(zeroed) {}
+  explicit HookedDevice(std::uint64_t total_bytes, bool zeroed = true)
+      : device_(total_bytes, 64 * kKiB), zeroed_(zeroed) {}
+
+  std::function<void()> on_commit;
+  std::function<void()> on_decommit;
+  std::function<void()> on_allocate_direct;
 
   [[nodiscard]] SimulatedDevice& simulated() noexcept { return device_; }
 
@@ -25,6 +33,7 @@ class PartialDevice final : public Device {
 
   [[nodiscard]] Reservation reserve(std::uint64_t bytes) override { return device_.reserve(bytes); }
   [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override {
+    run(on_commit);
     if (device_.commit(address, bytes)) {
       return true;
     }
@@ -32,10 +41,12 @@ class PartialDevice final : public Device {
     return false;
   }
   [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override {
+    run(on_decommit);
     return device_.decommit(address, bytes);
   }
   void release(const Reservation& reservation) noexcept override { device_.release(reservation); }
   [[nodiscard]] DirectAllocation allocate_direct(std::uint64_t bytes, std::uint64_t alignment) noexcept override {
+    run(on_allocate_direct);
     DirectAllocation direct = device_.allocate_direct(bytes, alignment);
     direct.zeroed = direct.zeroed && zeroed_;
     return direct;
@@ -48,6 +59,12 @@ class PartialDevice final : public Device {
   }
 
  private:
+  static void run(const std::function<void()>& hook) {
+    if (hook) {
+      hook();
+    }
+  }
+
   SimulatedDevice device_;
   const bool zeroed_;
 };
