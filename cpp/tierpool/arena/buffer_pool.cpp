@@ -175,7 +175,8 @@ bool BufferPool::end_quarantine(bool wait) noexcept {
     id = batch.id;
     if (wait) {
       batch.event->wait();
-    } else if (!batch.event->is_complete()) {
+    }
+    if (!batch.event->is_complete()) {
       continue;
     }
     const std::lock_guard<SpinLock> lock(lock_);

@@ -50,6 +50,12 @@ class BufferPool {
   /// std::invalid_argument is thrown.
   void alloc_batch(std::span<const std::uint64_t> sizes, std::span<Lease> leases);
 
+  /// The same three from free buffers that need no filling: false when that does not serve, and nothing changes then.
+  /// They neither wait nor log nor call anybody.
+  [[nodiscard]] bool try_alloc(std::uint64_t bytes, Lease& lease) noexcept;
+  [[nodiscard]] bool try_alloc_exact(std::uint64_t bytes, Lease& lease) noexcept;
+  [[nodiscard]] bool try_alloc_batch(std::span<const std::uint64_t> sizes, std::span<Lease> leases) noexcept;
+
   /// Ends a lease; its buffer is free at once.
   [[nodiscard]] ReleaseOutcome release(const Lease& lease) noexcept;
   /// Ends those of the leases that release() would end. Returns how many.

@@ -32,29 +32,36 @@ Shortage closed_shortage(std::span<const PreparedSlot> prepared) noexcept {
 
 }  // namespace
 
+bool BufferPool::try_alloc(std::uint64_t bytes, Lease& lease) noexcept {
+  const std::lock_guard<SpinLock> lock(lock_);
+  return leases_directly_ && table_.try_lease(bytes, lease);
+}
+
+bool BufferPool::try_alloc_exact(std::uint64_t bytes, Lease& lease) noexcept {
+  const std::lock_guard<SpinLock> lock(lock_);
+  return leases_directly_ && table_.try_lease_exact(bytes, lease);
+}
+
+bool BufferPool::try_alloc_batch(std::span<const std::uint64_t> sizes, std::span<Lease> leases) noexcept {
+  const std::lock_guard<SpinLock> lock(lock_);
+  return leases_directly_ && sizes.size() == leases.size() && table_.try_lease_batch(sizes, leases);
+}
+
 Lease BufferPool::alloc(std::uint64_t bytes) {
   Lease lease;
-  {
-    const std::lock_guard<SpinLock> lock(lock_);
-    if (leases_directly_ && table_.try_lease(bytes, lease)) {
-      return lease;
-    }
+  if (!try_alloc(bytes, lease)) {
+    PreparedSlot prepared{.requested_bytes = bytes};
+    lease_slowly({&prepared, 1}, false, {&lease, 1});
   }
-  PreparedSlot prepared{.requested_bytes = bytes};
-  lease_slowly({&prepared, 1}, false, {&lease, 1});
   return lease;
 }
 
 Lease BufferPool::alloc_exact(std::uint64_t bytes) {
   Lease lease;
-  {
-    const std::lock_guard<SpinLock> lock(lock_);
-    if (leases_directly_ && table_.try_lease_exact(bytes, lease)) {
-      return lease;
-    }
+  if (!try_alloc_exact(bytes, lease)) {
+    PreparedSlot prepared{.requested_bytes = bytes};
+    lease_slowly({&prepared, 1}, true, {&lease, 1});
   }
-  PreparedSlot prepared{.requested_bytes = bytes};
-  lease_slowly({&prepared, 1}, true, {&lease, 1});
   return lease;
 }
 
@@ -63,11 +70,8 @@ void BufferPool::alloc_batch(std::span<const std::uint64_t> sizes, std::span<Lea
     throw std::invalid_argument("alloc_batch: " + std::to_string(sizes.size()) + " sizes, but room for " +
                                 std::to_string(leases.size()) + " leases");
   }
-  {
-    const std::lock_guard<SpinLock> lock(lock_);
-    if (leases_directly_ && table_.try_lease_batch(sizes, leases)) {
-      return;
-    }
+  if (try_alloc_batch(sizes, leases)) {
+    return;
   }
   std::vector<PreparedSlot> prepared(sizes.size());
   for (std::size_t i = 0; i < sizes.size(); ++i) {

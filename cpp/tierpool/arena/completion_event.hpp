@@ -11,7 +11,7 @@ class CompletionEvent {
 
   /// Whether the work is done; once true, always true. Does not block.
   [[nodiscard]] virtual bool is_complete() noexcept = 0;
-  /// Blocks until the work is done.
+  /// Blocks until the work is done. May give up: is_complete() then stays false, and the buffers out of use.
   virtual void wait() noexcept = 0;
 };
 

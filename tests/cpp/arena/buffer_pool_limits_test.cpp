@@ -162,6 +162,22 @@ TEST(DeviceFailure, WaitsForWorkInFlightRatherThanFail) {
   expect_true_books(arena);
 }
 
+// A wait that ends without the work having ended must not hand the memory out.
+TEST(DeviceFailure, AnEventThatGivesUpKeepsItsBuffers) {
+  SimulatedArena arena({}, 64 * kMiB);
+  BufferPool& pool = *arena.pool;
+  static_cast<void>(pool.alloc(40 * kMiB));
+  const auto event = std::make_shared<FakeEvent>();
+  event->gives_up = true;
+  EXPECT_EQ(pool.reset(event), ResetOutcome::done);
+  EXPECT_THROW(static_cast<void>(pool.alloc(40 * kMiB)), OutOfMemoryError);
+  EXPECT_EQ(event->waits, 1);
+  EXPECT_EQ(pool.statistics().quarantined_count, 1u);
+  event->complete = true;
+  EXPECT_EQ(pool.alloc(40 * kMiB).class_bytes, 40 * kMiB);
+  expect_true_books(arena);
+}
+
 TEST(Trim, GivesBackAtLeastWhatIsAskedAndLittleMore) {
   SimulatedArena arena;
   BufferPool& pool = *arena.pool;

@@ -113,6 +113,31 @@ TEST(BufferPool, BatchMixesFreeAndFreshBuffers) {
   EXPECT_EQ(pool.statistics().reused, 2u);
 }
 
+TEST(BufferPool, TryingTakesOnlyWhatIsFree) {
+  SimulatedArena arena;
+  BufferPool& pool = *arena.pool;
+  Lease lease;
+  std::vector<Lease> leases(2);
+  const std::vector<std::uint64_t> sizes = {1000, 1000};
+  EXPECT_FALSE(pool.try_alloc(1000, lease));
+  EXPECT_FALSE(pool.try_alloc_exact(1000, lease));
+  static_cast<void>(pool.alloc(1000));
+  static_cast<void>(pool.alloc_exact(1000));
+  EXPECT_EQ(pool.reset(), ResetOutcome::done);
+  EXPECT_FALSE(pool.try_alloc_batch(sizes, leases));
+  EXPECT_FALSE(pool.try_alloc_batch(sizes, {&lease, 1}));
+  EXPECT_EQ(pool.in_use_count(), 0u);
+  EXPECT_TRUE(pool.try_alloc(1000, lease));
+  EXPECT_EQ(lease.class_bytes, 1024u);
+  EXPECT_TRUE(pool.try_alloc_exact(1000, lease));
+  EXPECT_EQ(lease.class_bytes, 1000u);
+  EXPECT_FALSE(pool.try_alloc(1000, lease));
+  EXPECT_EQ(arena.fresh_calls(), 2u);
+  pool.close();
+  EXPECT_EQ(pool.reset(), ResetOutcome::done);
+  EXPECT_FALSE(pool.try_alloc(1000, lease));
+}
+
 TEST(BufferPool, BatchNeedsRoomForEveryLease) {
   SimulatedArena arena;
   std::vector<Lease> leases(1);

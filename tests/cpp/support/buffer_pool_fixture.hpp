@@ -54,10 +54,11 @@ class FakeEvent final : public CompletionEvent {
   }
   void wait() noexcept override {
     ++waits;
-    complete = true;
+    complete = !gives_up;
   }
 
   std::atomic<bool> complete{false};
+  std::atomic<bool> gives_up{false};
   std::atomic<int> polls{0};
   std::atomic<int> waits{0};
 };
