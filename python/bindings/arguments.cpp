@@ -2,8 +2,10 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 namespace tierpool::bindings {
 namespace {
@@ -34,17 +36,27 @@ template <typename Integer>
 std::vector<std::uint64_t> sizes_of(const py::array& array) {
   const auto values = py::cast<py::array_t<Integer, py::array::c_style>>(array);
   const Integer* first = values.data();
-  std::vector<std::uint64_t> sizes(static_cast<std::size_t>(values.size()));
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    if (first[i] < 0) {
-      refuse_negative("size", std::to_string(first[i]));
-    }
-    sizes[i] = static_cast<std::uint64_t>(first[i]);
-    if (sizes[i] > kMaxBytes) {
-      refuse_overflow("size", std::to_string(first[i]));
-    }
+  std::vector<std::uint64_t> sizes(first, first + values.size());
+  std::uint64_t all_bits = 0;
+  for (const std::uint64_t size : sizes) {
+    all_bits |= size;
+  }
+  if (all_bits > kMaxBytes) {  // the top bit: a negative value or one too large
+    const auto bad = std::find_if(sizes.begin(), sizes.end(), [](std::uint64_t size) { return size > kMaxBytes; });
+    const std::string text = std::to_string(static_cast<Integer>(*bad));
+    std::is_signed_v<Integer> ? refuse_negative("size", text) : refuse_overflow("size", text);
   }
   return sizes;
+}
+
+std::size_t place_of(const char* function, std::span<const char* const> parameters, PyObject* name) {
+  for (std::size_t place = 0; place < parameters.size(); ++place) {
+    if (PyUnicode_CompareWithASCIIString(name, parameters[place]) == 0) {
+      return place;
+    }
+  }
+  throw py::type_error(std::string(function) + "() got an unexpected keyword argument '" + py::cast<std::string>(name) +
+                       "'");
 }
 
 }  // namespace
@@ -67,6 +79,30 @@ std::uint64_t parse_bytes(py::handle value, const char* name) {
     refuse_negative(name, text_of(integer));
   }
   return static_cast<std::uint64_t>(bytes);
+}
+
+void bind_arguments(const char* function, std::span<const char* const> parameters, const CallArguments& given,
+                    std::size_t required_count, std::span<PyObject*> places) {
+  const auto positional = static_cast<std::size_t>(given.positional_count);
+  if (positional > parameters.size()) {
+    throw py::type_error(std::string(function) + "() takes at most " + std::to_string(parameters.size()) +
+                         (parameters.size() == 1 ? " argument" : " arguments") + " (" + std::to_string(positional) +
+                         " given)");
+  }
+  std::copy_n(given.values, positional, places.begin());
+  const Py_ssize_t named = given.names == nullptr ? 0 : PyTuple_GET_SIZE(given.names);
+  for (Py_ssize_t index = 0; index < named; ++index) {
+    const std::size_t place = place_of(function, parameters, PyTuple_GET_ITEM(given.names, index));
+    if (places[place] != nullptr) {
+      throw py::type_error(std::string(function) + "() got multiple values for argument '" + parameters[place] + "'");
+    }
+    places[place] = given.values[given.positional_count + index];
+  }
+  for (std::size_t place = 0; place < required_count; ++place) {
+    if (places[place] == nullptr) {
+      throw py::type_error(std::string(function) + "() missing required argument '" + parameters[place] + "'");
+    }
+  }
 }
 
 std::vector<std::uint64_t> parse_sizes(py::handle sizes) {

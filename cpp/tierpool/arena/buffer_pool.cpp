@@ -80,8 +80,9 @@ std::uint64_t BufferPool::release_batch(std::span<const Lease> leases) noexcept 
   bool was_closed = false;
   {
     const std::lock_guard<SpinLock> lock(lock_);
-    for (const Lease& lease : leases) {
-      released += release_locked(lease) == ReleaseOutcome::released ? 1 : 0;
+    // Last first: a batch's buffers then return to the order they were in, and each is the last of its class.
+    for (std::size_t i = leases.size(); i-- > 0;) {
+      released += release_locked(leases[i]) == ReleaseOutcome::released ? 1 : 0;
     }
     was_closed = closed_;
   }

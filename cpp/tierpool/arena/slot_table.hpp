@@ -71,7 +71,7 @@ class SlotTable {
   void lease_prepared(const PreparedSlot& prepared, Lease& lease) noexcept;
 
   [[nodiscard]] bool is_live(const Lease& lease) const noexcept {
-    if (lease.slot >= slots_.size() || lease.pool != pool_id_) {
+    if (lease.pool != pool_id_ || lease.serial <= epoch_start_serial_ || lease.slot >= slots_.size()) {
       return false;
     }
     const Slot& slot = slots_[lease.slot];
