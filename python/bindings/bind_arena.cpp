@@ -54,9 +54,15 @@ void clear(BufferPool& pool) {
   pool.clear();
 }
 
-bool register_existing(BufferPool& pool, std::uint64_t address, std::uint64_t nbytes) {
+Registration register_existing(BufferPool& pool, std::uint64_t address, std::uint64_t nbytes) {
   const WithoutGil without_gil;
-  return pool.register_existing(address, nbytes);
+  pool.register_existing(address, nbytes);
+  for (const Registration& one : pool.registrations()) {
+    if (one.address == address && one.bytes == nbytes) {
+      return one;
+    }
+  }
+  return {.address = address, .bytes = nbytes};  // another thread has ended it already
 }
 
 bool unregister_existing(BufferPool& pool, std::uint64_t address, std::uint64_t nbytes) {
