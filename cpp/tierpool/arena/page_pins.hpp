@@ -28,6 +28,7 @@ class PagePins {
   using Token = std::uint64_t;
 
   explicit PagePins(Calls calls);
+  ~PagePins() = default;
   PagePins(const PagePins&) = delete;
   PagePins& operator=(const PagePins&) = delete;
 
