@@ -12,29 +12,33 @@ constexpr std::int64_t kMaxBytes = std::numeric_limits<std::int64_t>::max();
 
 std::string text_of(py::handle object) { return py::cast<std::string>(py::repr(object)); }
 
-py::object as_length(py::handle value, py::handle shape) {
+/// Null, with no error set, for what is no integer.
+py::object as_length(py::handle value) {
   auto length = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   if (!length) {
     PyErr_Clear();
-    throw py::type_error("shape must be an integer or a sequence of integers, got " + text_of(shape));
   }
   return length;
 }
 
 py::tuple as_tuple(py::handle shape) {
-  if (PyIndex_Check(shape.ptr()) != 0) {
-    return py::make_tuple(as_length(shape, shape));
+  if (const py::object length = as_length(shape)) {
+    return py::make_tuple(length);
   }
-  const auto lengths = py::reinterpret_steal<py::object>(PySequence_Tuple(shape.ptr()));
+  auto lengths = py::reinterpret_steal<py::list>(PySequence_List(shape.ptr()));
   if (!lengths) {
     PyErr_Clear();
+  }
+  bool is_shape = static_cast<bool>(lengths);
+  for (std::size_t axis = 0; is_shape && axis < lengths.size(); ++axis) {
+    const py::object length = as_length(lengths[axis]);
+    is_shape = static_cast<bool>(length);
+    lengths[axis] = is_shape ? length : py::none();
+  }
+  if (!is_shape) {
     throw py::type_error("shape must be an integer or a sequence of integers, got " + text_of(shape));
   }
-  py::tuple checked(py::len(lengths));
-  for (std::size_t axis = 0; axis < checked.size(); ++axis) {
-    checked[axis] = as_length(py::reinterpret_borrow<py::tuple>(lengths)[axis], shape);
-  }
-  return checked;
+  return py::tuple(lengths);
 }
 
 bool is_plain(PyObject* shape) {

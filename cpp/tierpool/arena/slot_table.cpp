@@ -265,8 +265,8 @@ std::size_t SlotTable::drop_free(std::uint64_t& bytes, std::span<Allocation> dro
       break;
     }
     const std::uint64_t class_bytes = owner->class_bytes;
-    const std::uint64_t wanted = std::max<std::uint64_t>(bytes / std::max<std::uint64_t>(class_bytes, 1), 1);
-    const std::uint64_t taken = std::min<std::uint64_t>({wanted, owner->free_count(), dropped.size() - count});
+    const auto wanted = std::max<std::uint64_t>(bytes / std::max<std::uint64_t>(class_bytes, 1), 1);
+    const auto taken = std::min<std::uint64_t>({wanted, owner->free_count(), dropped.size() - count});
     for (std::uint64_t i = 0; i < taken; ++i) {
       const std::uint32_t slot = owner->slots.back();
       owner->slots.pop_back();
