@@ -24,7 +24,7 @@ ArrayBlock ArenaArrays::take(std::uint64_t bytes) noexcept {
   try {
     lease = lease_viewed(bytes);
     if (pool_->config().track_origins) {
-      pool_->set_origin(lease, call_origin());
+      pool_->set_origin(lease, call_origin_outside("numpy"));
     }
     Place& place = places_[lease.address];
     place.lease = lease;

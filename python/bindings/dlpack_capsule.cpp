@@ -94,11 +94,11 @@ bool has_items(const std::vector<std::int64_t>& shape) {
 }
 
 template <typename Managed>
-py::object make_capsule(const DlpackTensor& shown, std::shared_ptr<void> share) {
+py::object make_capsule(const DlpackTensor& shown, const std::shared_ptr<void>& share) {
   auto created = std::make_unique<Export<Managed>>();
   created->shape = shown.shape;
   created->strides = contiguous_strides(shown.shape);
-  created->share = std::move(share);
+  created->share = share;
   DLTensor& tensor = created->managed.dl_tensor;
   tensor.data = has_items(shown.shape) ? pointer_at(shown.address) : nullptr;
   tensor.device = {kDLCPU, 0};
@@ -160,9 +160,9 @@ bool check_dlpack_arguments(const DlpackArguments& arguments) {
   return versioned;
 }
 
-py::object make_dlpack_capsule(bool versioned, const DlpackTensor& tensor, std::shared_ptr<void> share) {
-  return versioned ? make_capsule<DLManagedTensorVersioned>(tensor, std::move(share))
-                   : make_capsule<DLManagedTensor>(tensor, std::move(share));
+py::object make_dlpack_capsule(bool versioned, const DlpackTensor& tensor, const std::shared_ptr<void>& share) {
+  return versioned ? make_capsule<DLManagedTensorVersioned>(tensor, share)
+                   : make_capsule<DLManagedTensor>(tensor, share);
 }
 
 py::tuple dlpack_host_device() { return py::make_tuple(kDLCPU, 0); }

@@ -39,7 +39,8 @@ struct DlpackArguments {
 [[nodiscard]] bool check_dlpack_arguments(const DlpackArguments& arguments);
 
 /// A capsule that keeps `share` until its consumer is done: on any thread, maybe without the GIL, maybe after Python.
-[[nodiscard]] py::object make_dlpack_capsule(bool versioned, const DlpackTensor& tensor, std::shared_ptr<void> share);
+[[nodiscard]] py::object make_dlpack_capsule(bool versioned, const DlpackTensor& tensor,
+                                             const std::shared_ptr<void>& share);
 
 /// (kDLCPU, 0).
 [[nodiscard]] py::tuple dlpack_host_device();

@@ -127,7 +127,9 @@ def test_ten_registrations_go_with_their_owners(powers: BufferPool) -> None:
 def test_clones_and_views_share_one_registration(powers: BufferPool) -> None:
     weights = np.ones((100, 100))
     clone = weights
-    registrations = [powers.register_existing(view) for view in (weights, clone, weights[3:], weights.T, weights.ravel())]
+    registrations = [
+        powers.register_existing(view) for view in (weights, clone, weights[3:], weights.T, weights.ravel())
+    ]
     assert len({(one.address, one.nbytes) for one in registrations}) == 1
     assert powers.get_statistics().registered_bytes == weights.nbytes
     del weights, clone
