@@ -191,19 +191,6 @@ LeaseState SlotTable::state_of(const Lease& lease) const noexcept {
   return lease.serial <= epoch_start_serial_ ? LeaseState::reset : LeaseState::released;
 }
 
-void SlotTable::release(const Lease& lease) noexcept {
-  note_high_water();
-  Slot& slot = slots_[lease.slot];
-  SlotClass& owner = classes_[slot.slot_class];
-  const std::uint32_t last_position = --owner.in_use;
-  const std::uint32_t last = owner.slots[last_position];
-  owner.slots[slot.position] = last;
-  slots_[last].position = slot.position;
-  owner.slots[last_position] = lease.slot;
-  live_requested_bytes_ -= slot.requested_bytes;
-  in_use_bytes_ -= owner.class_bytes;
-}
-
 void SlotTable::end_epoch() noexcept {
   note_high_water();
   live_requested_bytes_ = 0;

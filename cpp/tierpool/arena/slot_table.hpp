@@ -84,7 +84,20 @@ class SlotTable {
   /// Of a live lease.
   [[nodiscard]] std::uint32_t& views(const Lease& lease) noexcept { return slots_[lease.slot].views; }
   /// Ends a live lease; its buffer is free.
-  void release(const Lease& lease) noexcept;
+  void release(const Lease& lease) noexcept {
+    note_high_water();
+    Slot& slot = slots_[lease.slot];
+    SlotClass& owner = classes_[slot.slot_class];
+    const std::uint32_t last_position = --owner.in_use;
+    const std::uint32_t last = owner.slots[last_position];
+    if (last != lease.slot) {
+      owner.slots[slot.position] = last;
+      slots_[last].position = slot.position;
+      owner.slots[last_position] = lease.slot;
+    }
+    live_requested_bytes_ -= slot.requested_bytes;
+    in_use_bytes_ -= owner.class_bytes;
+  }
   /// Ends every lease; the buffers are free.
   void reset() noexcept;
   /// Ends every lease; appends the buffers to `quarantine` instead, which has room for in_use_count() of them.
