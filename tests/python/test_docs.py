@@ -42,7 +42,13 @@ def test_docstring_examples(module: ModuleType) -> None:
 def test_the_main_classes_have_examples() -> None:
     finder = doctest.DocTestFinder()
     tested = {test.name for module in MODULES for test in finder.find(module) if test.examples}
-    for name in ("pool.MemoryPool", "pool.MemoryPool.warmup", "pool.MemoryPool.numpy", "config.PoolConfig", "buffer_pool.BufferPool"):
+    for name in (
+        "pool.MemoryPool",
+        "pool.MemoryPool.warmup",
+        "pool.MemoryPool.numpy",
+        "config.PoolConfig",
+        "buffer_pool.BufferPool",
+    ):
         assert f"tierpool.{name}" in tested
 
 
