@@ -280,9 +280,7 @@ class BufferPool(_core.BufferPool):
 
     def _watch(self, owner: object, address: int, nbytes: int) -> weakref.ref[object] | None:
         """Let the death of `owner` end its registration; None when that is so already."""
-        owners = self._owners.setdefault((address, nbytes), [])
-        if any(known() is owner for known in owners):
-            return None
+        key = (address, nbytes)
         this = weakref.ref(self)
 
         def forget(dead: weakref.ref[object]) -> None:
@@ -290,9 +288,14 @@ class BufferPool(_core.BufferPool):
             if pool is not None and pool._stop_watching(dead, address, nbytes):
                 pool._unregister_existing(address, nbytes)
 
-        watched = weakref.ref(owner, forget)
-        owners.append(watched)
-        return watched
+        while True:
+            owners = self._owners.setdefault(key, [])
+            if any(known() is owner for known in owners):
+                return None
+            watched = weakref.ref(owner, forget)
+            owners.append(watched)
+            if self._owners.get(key) is owners:  # else the last other owner went in between, and the list with it
+                return watched
 
     def _stop_watching(self, watched: weakref.ref[object] | None, address: int, nbytes: int) -> bool:
         """Whether that was the last owner of the range."""
