@@ -13,6 +13,7 @@ PyObject* config_error = nullptr;
 PyObject* trace_error = nullptr;
 PyObject* initialization_error = nullptr;
 PyObject* pool_closed_error = nullptr;
+PyObject* stale_buffer_error = nullptr;
 PyObject* device_error = nullptr;
 PyObject* out_of_memory_error = nullptr;
 
@@ -48,6 +49,8 @@ void translate(std::exception_ptr pointer) {
     PyErr_SetString(initialization_error, error.what());
   } catch (const PoolClosedError& error) {
     PyErr_SetString(pool_closed_error, error.what());
+  } catch (const StaleBufferError& error) {
+    PyErr_SetString(stale_buffer_error, error.what());
   } catch (const DeviceError& error) {
     PyErr_SetString(device_error, error.what());
   } catch (const Error& error) {
@@ -68,6 +71,8 @@ void bind_errors(py::module_& module) {
                           "An allocation trace that contradicts itself or cannot be read.");
   initialization_error = new_error(module, "InitializationError", py::make_tuple(base), "A pool that cannot be built.");
   pool_closed_error = new_error(module, "PoolClosedError", py::make_tuple(base), "Work asked of a closed pool.");
+  stale_buffer_error = new_error(module, "StaleBufferError", py::make_tuple(base),
+                                 "A lease that has ended: released, reset, or another pool's.");
   device_error = new_error(module, "DeviceError", py::make_tuple(base), "A device call that failed.");
   out_of_memory_error = new_error(module, "OutOfMemoryError", py::make_tuple(builtin(PyExc_MemoryError)),
                                   "No memory for a request.\n\n"

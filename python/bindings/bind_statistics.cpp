@@ -1,9 +1,9 @@
 #include <pybind11/stl.h>
 
-#include <span>
 #include <string>
 
 #include "bindings.hpp"
+#include "statistics_fields.hpp"
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
 
@@ -12,49 +12,8 @@ namespace {
 
 double mebibytes(std::uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); }
 
-template <typename Statistics>
-struct Field {
-  const char* name;
-  py::object (*read)(const Statistics&);
-  const char* doc;
-};
-
-template <typename Statistics>
-py::dict to_dict(std::span<const Field<Statistics>> fields, const Statistics& statistics) {
-  py::dict all;
-  for (const auto& field : fields) {
-    all[field.name] = field.read(statistics);
-  }
-  return all;
-}
-
-template <typename Statistics, std::size_t count>
-void add_fields(py::class_<Statistics>& type, const Field<Statistics> (&fields)[count]) {
-  for (const auto& field : fields) {
-    type.def_property_readonly(field.name, field.read, field.doc);
-  }
-  type.def(
-      "to_dict", [&fields](const Statistics& self) { return to_dict<Statistics>(fields, self); },
-      "Every field by its name.");
-  type.def("__repr__", [&fields, name = py::cast<std::string>(type.attr("__name__"))](const Statistics& self) {
-    std::string text = name;
-    const char* separator = "(";
-    for (const auto& field : fields) {
-      text.append(separator).append(field.name).append("=");
-      text += py::cast<std::string>(py::repr(field.read(self)));
-      separator = ", ";
-    }
-    return text + ")";
-  });
-}
-
 using Pool = PoolStatistics;
 using OneHeap = HeapStatistics;
-
-#define TIERPOOL_FIELD(statistics, name, value, doc)                             \
-  Field<statistics> {                                                            \
-    name, [](const statistics& s) -> py::object { return py::cast(value); }, doc \
-  }
 
 constexpr Field<Pool> kPoolFields[] = {
     TIERPOOL_FIELD(Pool, "total_allocations", s.total_allocations, "Successful allocations since reset."),
@@ -104,8 +63,6 @@ constexpr Field<OneHeap> kHeapFields[] = {
     TIERPOOL_FIELD(OneHeap, "free_block_count", s.free_block_count, "Free blocks."),
     TIERPOOL_FIELD(OneHeap, "fragmentation", s.fragmentation(), "1 - largest free block / free bytes."),
 };
-
-#undef TIERPOOL_FIELD
 
 }  // namespace
 

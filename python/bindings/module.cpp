@@ -14,6 +14,10 @@ PYBIND11_MODULE(_core, module) {
   bind_buffer(module);
   bind_batch(module);
   bind_pool(module);
+  bind_lease(module);
+  bind_lease_batch(module);
+  bind_arena_statistics(module);
+  bind_arena(module);
   bind_numpy_handler(module);
   bind_trace(module);
 }

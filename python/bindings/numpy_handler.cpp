@@ -6,11 +6,14 @@
 #include <memory>
 #include <string>
 
+#include "arena_arrays.hpp"
 #include "arguments.hpp"
+#include "array_memory.hpp"
 #include "bindings.hpp"
+#include "pool_arrays.hpp"
 #include "python_log_sink.hpp"
+#include "tierpool/arena/buffer_pool.hpp"
 #include "tierpool/base/address.hpp"
-#include "tierpool/base/logging.hpp"
 #include "tierpool/pool/memory_pool.hpp"
 
 namespace tierpool::bindings {
@@ -35,36 +38,22 @@ constexpr const char* kCapsuleName = "mem_handler";
 constexpr std::size_t kSetHandlerSlot = 304;
 constexpr std::size_t kDefaultHandlerSlot = 306;
 
-/// One pool as a NumPy allocator. Its capsule, and so the pool, lives as long as any array that was born with it.
+/// A pool as a NumPy allocator. Its capsule, and so the pool, lives as long as any array that was born with it.
 struct PoolHandler {
   DataMemHandler numpy{};
-  std::shared_ptr<MemoryPool> pool;
+  std::unique_ptr<ArrayMemory> memory;
   std::uint64_t min_bytes = 0;
   DataMemAllocator small{};  // NumPy's own, for requests below min_bytes
 };
 
 PoolHandler& handler_of(void* ctx) noexcept { return *static_cast<PoolHandler*>(ctx); }
 
-void* pointer_to(const Allocation& allocation) noexcept { return pointer_at(allocation.address); }
-
-// An empty allocation becomes NumPy's MemoryError. The GIL stays held: NumPy does not expect other code to run here.
-Allocation take(PoolHandler& handler, std::size_t bytes) noexcept {
-  Allocation allocation;
-  const AllocationRequest request{.bytes = bytes, .holder = Holder::array};
-  switch (handler.pool->serve(request, allocation)) {
-    case AllocationOutcome::served:
-      return allocation;
-    case AllocationOutcome::closed:
-      log(LogLevel::error, "MetalMemoryPool: NumPy asked a closed pool for memory");
-      return {};
-    default:
-      return {};
-  }
-}
+void* pointer_to(const ArrayBlock& block) noexcept { return pointer_at(block.address); }
 
 void* numpy_malloc(void* ctx, std::size_t bytes) {
   PoolHandler& handler = handler_of(ctx);
-  return bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes) : pointer_to(take(handler, bytes));
+  return bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes)
+                                   : pointer_to(handler.memory->take(bytes));
 }
 
 void* numpy_calloc(void* ctx, std::size_t count, std::size_t item_bytes) {
@@ -76,32 +65,26 @@ void* numpy_calloc(void* ctx, std::size_t count, std::size_t item_bytes) {
   if (bytes < handler.min_bytes) {
     return handler.small.calloc(handler.small.ctx, count, item_bytes);
   }
-  const Allocation allocation = take(handler, bytes);
-  if (allocation) {
-    std::memset(pointer_to(allocation), 0, std::min<std::uint64_t>(bytes, allocation.dirty_bytes));
+  const ArrayBlock block = handler.memory->take(bytes);
+  if (block) {
+    std::memset(pointer_to(block), 0, std::min<std::uint64_t>(bytes, block.dirty_bytes));
   }
-  return pointer_to(allocation);
+  return pointer_to(block);
 }
 
 void numpy_free(void* ctx, void* pointer, std::size_t bytes) {
   PoolHandler& handler = handler_of(ctx);
-  if (pointer == nullptr) {
-    return;
-  }
-  const Allocation allocation = handler.pool->find_array(address_of(pointer));
-  if (allocation) {
-    static_cast<void>(handler.pool->release(allocation));
-  } else {
+  if (pointer != nullptr && !handler.memory->release(address_of(pointer))) {
     handler.small.free(handler.small.ctx, pointer, bytes);
   }
 }
 
-void* move_from_pool(PoolHandler& handler, const Allocation& old, std::size_t bytes) noexcept {
-  void* moved =
-      bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes) : pointer_to(take(handler, bytes));
+void* move_from_pool(PoolHandler& handler, const ArrayBlock& old, std::size_t bytes) noexcept {
+  void* moved = bytes < handler.min_bytes ? handler.small.malloc(handler.small.ctx, bytes)
+                                          : pointer_to(handler.memory->take(bytes));
   if (moved != nullptr) {
-    std::memcpy(moved, pointer_to(old), std::min<std::uint64_t>(bytes, old.block_bytes));
-    static_cast<void>(handler.pool->release(old));
+    std::memcpy(moved, pointer_to(old), std::min<std::uint64_t>(bytes, old.usable_bytes));
+    static_cast<void>(handler.memory->release(old.address));
   }
   return moved;
 }
@@ -109,18 +92,18 @@ void* move_from_pool(PoolHandler& handler, const Allocation& old, std::size_t by
 // NumPy does not say how large a small block was, only that it is below the threshold: its own realloc stretches the
 // block to that, so that as much can be copied.
 void* move_to_pool(PoolHandler& handler, void* pointer, std::size_t bytes) noexcept {
-  const Allocation allocation = take(handler, bytes);
-  if (!allocation) {
+  const ArrayBlock block = handler.memory->take(bytes);
+  if (!block) {
     return nullptr;
   }
   void* stretched = handler.small.realloc(handler.small.ctx, pointer, handler.min_bytes);
   if (stretched == nullptr) {
-    static_cast<void>(handler.pool->release(allocation));
+    static_cast<void>(handler.memory->release(block.address));
     return nullptr;
   }
-  std::memcpy(pointer_to(allocation), stretched, handler.min_bytes);
+  std::memcpy(pointer_to(block), stretched, handler.min_bytes);
   handler.small.free(handler.small.ctx, stretched, handler.min_bytes);
-  return pointer_to(allocation);
+  return pointer_to(block);
 }
 
 void* numpy_realloc(void* ctx, void* pointer, std::size_t bytes) {
@@ -128,13 +111,13 @@ void* numpy_realloc(void* ctx, void* pointer, std::size_t bytes) {
   if (pointer == nullptr) {
     return numpy_malloc(ctx, bytes);
   }
-  const Allocation old = handler.pool->find_array(address_of(pointer));
+  const ArrayBlock old = handler.memory->find(address_of(pointer));
   if (!old) {
     return bytes < handler.min_bytes ? handler.small.realloc(handler.small.ctx, pointer, bytes)
                                      : move_to_pool(handler, pointer, bytes);
   }
-  const bool fits = bytes <= old.block_bytes && bytes >= handler.min_bytes;
-  if (fits && (bytes >= old.block_bytes / 2 || handler.pool->is_closed())) {
+  const bool fits = bytes <= old.usable_bytes && bytes >= handler.min_bytes;
+  if (fits && (bytes >= old.usable_bytes / 2 || handler.memory->is_closed())) {
     return pointer;
   }
   void* moved = move_from_pool(handler, old, bytes);
@@ -166,9 +149,9 @@ void** numpy_api() {
 
 void destroy_handler(PyObject* capsule) { delete static_cast<PoolHandler*>(PyCapsule_GetContext(capsule)); }
 
-py::object make_handler(std::shared_ptr<MemoryPool> pool, py::handle min_bytes) {
-  if (!pool->device().host_accessible()) {
-    throw py::value_error("NumPy needs memory the processor can reach, which device '" + pool->device().name() +
+py::object make_handler(std::unique_ptr<ArrayMemory> memory, const Device& device, py::handle min_bytes) {
+  if (!device.host_accessible()) {
+    throw py::value_error("NumPy needs memory the processor can reach, which device '" + device.name() +
                           "' is not; build the pool with device='host'");
   }
   PyObject* default_capsule = *static_cast<PyObject**>(numpy_api()[kDefaultHandlerSlot]);
@@ -177,7 +160,7 @@ py::object make_handler(std::shared_ptr<MemoryPool> pool, py::handle min_bytes) 
   std::strncpy(handler->numpy.name, "tierpool", sizeof(handler->numpy.name) - 1);
   handler->numpy.version = 1;
   handler->numpy.allocator = {handler.get(), numpy_malloc, numpy_calloc, numpy_realloc, numpy_free};
-  handler->pool = std::move(pool);
+  handler->memory = std::move(memory);
   handler->min_bytes = parse_bytes(min_bytes, "min_bytes");
   handler->small = numpy_default->allocator;
   auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(&handler->numpy, kCapsuleName, destroy_handler));
@@ -186,6 +169,14 @@ py::object make_handler(std::shared_ptr<MemoryPool> pool, py::handle min_bytes) 
   }
   static_cast<void>(handler.release());  // the capsule's now
   return capsule;
+}
+
+py::object make_pool_handler(const std::shared_ptr<MemoryPool>& pool, py::handle min_bytes) {
+  return make_handler(std::make_unique<PoolArrays>(pool), pool->device(), min_bytes);
+}
+
+py::object make_arena_handler(const std::shared_ptr<BufferPool>& pool, py::handle min_bytes) {
+  return make_handler(std::make_unique<ArenaArrays>(pool), pool->source()->device(), min_bytes);
 }
 
 py::object set_handler(const py::object& capsule) {
@@ -202,8 +193,10 @@ py::object set_handler(const py::object& capsule) {
 }  // namespace
 
 void bind_numpy_handler(py::module_& module) {
-  module.def("make_numpy_handler", &make_handler, py::arg("pool"), py::arg("min_bytes"),
-             "A NEP 49 handler capsule over a pool. Raises ValueError when the processor cannot reach its memory.");
+  const char* doc =
+      "A NEP 49 handler capsule over a pool or an arena. Raises ValueError when the processor cannot reach its memory.";
+  module.def("make_numpy_handler", &make_pool_handler, py::arg("pool"), py::arg("min_bytes"), doc);
+  module.def("make_numpy_handler", &make_arena_handler, py::arg("pool"), py::arg("min_bytes"), doc);
   module.def("set_numpy_handler", &set_handler, py::arg("handler"),
              "Make a handler capsule the current context's and return the one it replaces.");
 }

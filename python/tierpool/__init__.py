@@ -12,19 +12,26 @@ Examples
 from tierpool._core import (
     Buffer,
     BufferBatch,
+    BufferPoolStatistics,
     ConfigError,
     DeviceError,
     Finding,
     HeapStatistics,
     InitializationError,
+    Lease,
+    LeaseBatch,
     OutOfMemoryError,
     PoolClosedError,
     PoolStatistics,
+    Registration,
+    SizeClassStatistics,
+    StaleBufferError,
     TierpoolError,
     TraceError,
     WarmupReport,
     __version__,
 )
+from tierpool.buffer_pool import BufferPool, CompletionEvent
 from tierpool.config import PoolConfig
 from tierpool.config_sources import apply_log_level as _apply_log_level
 from tierpool.pool import MemoryPool
@@ -36,11 +43,16 @@ MetalMemoryPoolStatistics = PoolStatistics
 __all__ = [
     "Buffer",
     "BufferBatch",
+    "BufferPool",
+    "BufferPoolStatistics",
+    "CompletionEvent",
     "ConfigError",
     "DeviceError",
     "Finding",
     "HeapStatistics",
     "InitializationError",
+    "Lease",
+    "LeaseBatch",
     "MemoryPool",
     "MetalMemoryPool",
     "MetalMemoryPoolConfig",
@@ -49,6 +61,9 @@ __all__ = [
     "PoolClosedError",
     "PoolConfig",
     "PoolStatistics",
+    "Registration",
+    "SizeClassStatistics",
+    "StaleBufferError",
     "TierpoolError",
     "TraceError",
     "WarmupReport",

@@ -19,6 +19,7 @@ LOGGER = logging.getLogger("tierpool")
 CONFIG_VARIABLE = "TIERPOOL_CONFIG"
 LOG_LEVEL_VARIABLE = "TIERPOOL_LOG_LEVEL"
 DISABLE_VARIABLE = "TIERPOOL_DISABLE"
+NO_RESIDENCY_VARIABLE = "TIERPOOL_NO_RESIDENCY"
 
 _LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 _SWITCHES = {
@@ -117,12 +118,21 @@ def _naming(source: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise TypeError(f"{source}: {error}") from error
 
 
+def _switch(variable: str, what: str) -> bool:
+    value = os.environ.get(variable, "").strip().lower()
+    if value not in _SWITCHES:
+        raise ConfigError(f"{variable} is {value!r}; set it to 1 to switch {what} off, or to 0")
+    return _SWITCHES[value]
+
+
 def is_disabled() -> bool:
     """Whether the environment switches every pool off."""
-    value = os.environ.get(DISABLE_VARIABLE, "").strip().lower()
-    if value not in _SWITCHES:
-        raise ConfigError(f"{DISABLE_VARIABLE} is {value!r}; set it to 1 to switch pools off, or to 0")
-    return _SWITCHES[value]
+    return _switch(DISABLE_VARIABLE, "pools")
+
+
+def is_residency_off() -> bool:
+    """Whether the environment switches the locking of registered memory off."""
+    return _switch(NO_RESIDENCY_VARIABLE, "the locking of registered memory")
 
 
 def apply_log_level() -> None:

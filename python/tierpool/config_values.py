@@ -84,26 +84,29 @@ def size_list(key: str, value: object) -> list[int | float]:
     return [_heap_size(f"{key}[{position}]", size) for position, size in enumerate(value)]
 
 
-def _flag(key: str, value: object) -> bool:
+def flag(key: str, value: object) -> bool:
+    """Whether, as a bool and nothing like it."""
     if not isinstance(value, bool):
         raise TypeError(f"{key} must be true or false, got {type(value).__name__} {value!r}")
     return value
 
 
-def _name(key: str, value: object) -> str:
+def choice(key: str, value: object) -> str:
+    """One of several names, not yet looked up."""
     if not isinstance(value, str):
         raise TypeError(f"{key} must be a name, got {type(value).__name__} {value!r}")
     return value
 
 
-def _whole_number(key: str, value: object) -> int:
+def whole_number(key: str, value: object) -> int:
+    """An integer of any type."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{key} must be a whole number, got {type(value).__name__} {value!r}")
     return operator.index(value)
 
 
 def _num_heaps(key: str, value: object) -> int:
-    count = _whole_number(key, value)
+    count = whole_number(key, value)
     if count < 1:
         raise ConfigError(f"{key} must be at least 1, got {count}; set enabled to false for a pool without heaps")
     return count
@@ -114,16 +117,17 @@ def _max_heaps(key: str, value: object) -> int | None:
 
 
 def _byte_count(key: str, value: object, remedy: str) -> int:
-    size = bytes_of_text(key, value) if isinstance(value, str) else _whole_number(key, value)
+    size = bytes_of_text(key, value) if isinstance(value, str) else whole_number(key, value)
     if not 0 <= size <= MAX_BYTES:
         raise ConfigError(f"{key} must be at least 0 and below 2**63 bytes, got {value}; {remedy}")
     return size
 
 
-def _max_bytes(key: str, value: object) -> int | None:
+def byte_limit(key: str, value: object) -> int | None:
+    """Bytes, or text with a unit; None means no limit."""
     if value is None:
         return None
-    size = bytes_of_text(key, value) if isinstance(value, str) else _whole_number(key, value)
+    size = bytes_of_text(key, value) if isinstance(value, str) else whole_number(key, value)
     if not 0 < size <= MAX_BYTES:
         raise ConfigError(f"{key} must be above 0 and below 2**63 bytes, got {value}; None means no limit")
     return size
@@ -151,7 +155,7 @@ def _share(key: str, value: object) -> float:
 
 
 def _dynamic_growth(key: str, value: object) -> bool:
-    if _flag(key, value):
+    if flag(key, value):
         raise ConfigError(f"{key} is not available yet: set it to false and raise num_heaps to what the peak needs")
     return False
 
@@ -163,7 +167,7 @@ def _compaction(key: str, value: object) -> Compaction:
         if name not in DEFAULT_COMPACTION:
             raise ConfigError(unknown_name(name, DEFAULT_COMPACTION, f"key in {key}"))
     section = {**DEFAULT_COMPACTION, **value}
-    if _flag(f"{key}.enabled", section["enabled"]):
+    if flag(f"{key}.enabled", section["enabled"]):
         raise ConfigError(
             f"{key} is not available yet: set {key}.enabled to false; MemoryPool.trim() gives free memory back"
         )
@@ -178,22 +182,22 @@ def _compaction(key: str, value: object) -> Compaction:
 
 
 CHECKS: dict[str, Callable[[str, object], object]] = {
-    "enabled": _flag,
+    "enabled": flag,
     "heap_size_mb": _heap_size,
     "num_heaps": _num_heaps,
     "warmup_sizes": size_list,
-    "track_statistics": _flag,
-    "log_exhaustion": _flag,
-    "strategy": _name,
-    "placement": _name,
-    "on_exhaustion": _name,
-    "max_bytes": _max_bytes,
-    "magazines": _flag,
+    "track_statistics": flag,
+    "log_exhaustion": flag,
+    "strategy": choice,
+    "placement": choice,
+    "on_exhaustion": choice,
+    "max_bytes": byte_limit,
+    "magazines": flag,
     "exact_above": _exact_above,
     "magazine_thread_bytes": _magazine_bytes,
     "magazine_total_bytes": _magazine_bytes,
-    "track_origins": _flag,
-    "device": _name,
+    "track_origins": flag,
+    "device": choice,
     "dynamic_growth": _dynamic_growth,
     "max_heaps": _max_heaps,
     "growth_trigger": _share,

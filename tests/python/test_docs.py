@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 import tierpool
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "python" / "BUFFER_POOL.md"]
 MODULES = [
     tierpool,
     *(
@@ -22,7 +25,13 @@ MODULES = [
         if not module.name.endswith(("__main__", "_core"))
     ),
 ]
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = {
+    f"{page.name}, block {number}": block
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL), start=1
+    )
+}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -33,18 +42,25 @@ def test_docstring_examples(module: ModuleType) -> None:
 def test_the_main_classes_have_examples() -> None:
     finder = doctest.DocTestFinder()
     tested = {test.name for module in MODULES for test in finder.find(module) if test.examples}
-    for name in ("pool.MemoryPool", "pool.MemoryPool.warmup", "pool.MemoryPool.numpy", "config.PoolConfig"):
+    for name in (
+        "pool.MemoryPool",
+        "pool.MemoryPool.warmup",
+        "pool.MemoryPool.numpy",
+        "config.PoolConfig",
+        "buffer_pool.BufferPool",
+    ):
         assert f"tierpool.{name}" in tested
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_block(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_of_a_page(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README.md, block {number + 1}", "exec"), {"__name__": "readme"})
+    exec(compile(BLOCKS[name], name, "exec"), {"__name__": "page"})
 
 
-def test_readme_has_examples() -> None:
-    assert BLOCKS
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_have_examples(page: Path) -> None:
+    assert any(name.startswith(page.name) for name in BLOCKS)
 
 
 def test_readme_tables_name_what_there_is() -> None:
@@ -54,10 +70,18 @@ def test_readme_tables_name_what_there_is() -> None:
     assert missing == []
 
 
+def test_the_buffer_pool_page_names_every_setting() -> None:
+    text = PAGES[1].read_text(encoding="utf-8")
+    settings = [name for name in inspect.signature(tierpool.BufferPool).parameters if f"`{name}`" not in text]
+    assert settings == []
+
+
 def test_public_names_have_docstrings() -> None:
     for name in tierpool.__all__:
         if name != "__version__":
             assert getattr(tierpool, name).__doc__, name
-    for owner in (tierpool.MemoryPool, tierpool.Buffer, tierpool.BufferBatch, tierpool.PoolStatistics):
+    pools = (tierpool.MemoryPool, tierpool.BufferPool)
+    handles = (tierpool.Buffer, tierpool.BufferBatch, tierpool.Lease, tierpool.LeaseBatch)
+    for owner in (*pools, *handles, tierpool.PoolStatistics, tierpool.BufferPoolStatistics):
         for name in dir(owner):
             assert name.startswith("_") or getattr(owner, name).__doc__, f"{owner.__name__}.{name}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 CORE = Path(__file__).parents[2] / "cpp" / "tierpool"
-LAYERS = ["base", "device", "pool", "trace"]
+LAYERS = ["base", "device", "pool", "arena", "trace"]
+SIBLINGS = {"arena", "trace"}  # neither knows the other
 FILES = sorted(path for path in CORE.rglob("*") if path.suffix in {".hpp", ".cpp"})
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
@@ -24,6 +25,8 @@ def test_includes_point_down(file: Path) -> None:
     own = LAYERS.index(file.relative_to(CORE).parts[0])
     layers = [include.split("/")[1] for include in includes if include.startswith("tierpool/")]
     assert [layer for layer in layers if LAYERS.index(layer) > own] == []
+    if LAYERS[own] in SIBLINGS:
+        assert (SIBLINGS - {LAYERS[own]}).isdisjoint(layers)
     others = [include for include in includes if not include.startswith("tierpool/")]
     assert [include for include in others if re.match(r"Python\.h|pybind11|numpy", include)] == []
     if file.relative_to(CORE).as_posix() != "base/logging.cpp":

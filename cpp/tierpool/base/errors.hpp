@@ -36,6 +36,12 @@ class PoolClosedError : public Error {
   using Error::Error;
 };
 
+/// A lease whose buffer went back to its buffer pool, or that another pool gave out.
+class StaleBufferError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A device call that failed for another reason than exhausted memory.
 class DeviceError : public Error {
  public:

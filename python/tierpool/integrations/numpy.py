@@ -33,8 +33,8 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
 
     Parameters
     ----------
-    pool : MemoryPool
-        A pool whose memory the processor can reach.
+    pool : MemoryPool or BufferPool
+        A pool whose memory the processor can reach. Arrays of a buffer pool are leases of its current step.
     min_bytes : int, default 1024
         Smaller requests go to NumPy's own allocator and are counted nowhere; 0 takes everything.
 
@@ -60,7 +60,7 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
     1
     """
 
-    def __init__(self, pool: _core.MemoryPool, min_bytes: int = DEFAULT_MIN_BYTES) -> None:
+    def __init__(self, pool: _core.MemoryPool | _core.BufferPool, min_bytes: int = DEFAULT_MIN_BYTES) -> None:
         self._handler = _core.make_numpy_handler(pool, min_bytes)
 
     def __enter__(self) -> None:
