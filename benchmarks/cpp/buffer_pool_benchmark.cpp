@@ -45,16 +45,8 @@ Sizes all_sizes(const Trace& trace) {
   return sizes;
 }
 
-Trace read_shipped_trace(const std::string& name) {
-  return read_trace(std::string(TIERPOOL_TRACE_FOLDER) + "/" + name + ".csv.gz");
-}
-
 /// As many allocations as a token has, from the middle of the trace, in their order.
-Sizes decode_sizes() {
-  const Sizes sizes = all_sizes(read_shipped_trace("llama-1b-decode"));
-  const auto middle = sizes.begin() + static_cast<std::ptrdiff_t>(sizes.size() / 2);
-  return {middle, middle + kBuffersPerToken};
-}
+Sizes decode_sizes() { return middle_sizes(*shipped_trace("llama-1b-decode"), kBuffersPerToken); }
 
 // Simulated: on the host the buffers would cost memory for nothing, since nobody writes to them.
 std::shared_ptr<MemoryPool> bare_device() {
@@ -168,7 +160,7 @@ void add_rows(const std::string& name, const Sizes& sizes) {
 }
 
 void add_waste_rows(const std::string& trace_name) {
-  const Sizes sizes = all_sizes(read_shipped_trace(trace_name));
+  const Sizes sizes = all_sizes(*shipped_trace(trace_name));
   for (const SizeClasses classes : {SizeClasses::eighths, SizeClasses::power_of_two}) {
     benchmark::RegisterBenchmark(("waste/" + trace_name + "/" + std::string(to_string(classes))).c_str(),
                                  [sizes, classes](benchmark::State& state) { run_waste(state, sizes, classes); })

@@ -12,6 +12,7 @@ import json
 import platform
 import statistics
 import time
+import timeit
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
 REPETITIONS = 7
+SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,34 @@ class Row:
     note: str = ""
 
 
-def cpu_ns(work: Callable[[], object], calls: int = 1) -> float:
+def cpu_ns(work: Callable[[], object]) -> float:
     """Processor time of one call, of this thread, in nanoseconds."""
-    rounds = range(calls)
     start = time.thread_time_ns()
-    for _ in rounds:
-        work()
-    return (time.thread_time_ns() - start) / calls
+    work()
+    return float(time.thread_time_ns() - start)
+
+
+class Statement:
+    """Code for what takes too little time to be called: samples run it in a loop and take the loop's own time off."""
+
+    def __init__(self, code: str, names: dict[str, Any], objects: int = 1) -> None:
+        self._objects = objects
+        self._timer = timeit.Timer(code, timer=time.thread_time, globals=names)
+        self._empty_timer = timeit.Timer(timer=time.thread_time)
+        self._loops = 0
+
+    def ns(self) -> float:
+        """Processor time for each of the objects that the code makes, of this thread, in nanoseconds."""
+        if self._loops == 0:
+            self._loops = self._enough_loops()
+        seconds = self._timer.timeit(self._loops) - self._empty_timer.timeit(self._loops)
+        return seconds * 1e9 / self._loops / self._objects
+
+    def _enough_loops(self) -> int:
+        loops = 1
+        while self._timer.timeit(loops) < SAMPLE_SECONDS:
+            loops *= 2
+        return loops
 
 
 def wall_ms(work: Callable[[], object]) -> float:

@@ -21,30 +21,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CALLS_BY_SIZE = {"4KB": (4 << 10, 20_000), "1MB": (1 << 20, 5_000), "64MB": (64 << 20, 200)}
+SIZES_BYTES = {"4KB": 4 << 10, "1MB": 1 << 20, "64MB": 64 << 20}
 EXPRESSION_BYTES = 32 << 20
 
 
-def inside_and_outside(
-    pool: tierpool.MemoryPool, work: Callable[[], object], calls: int
-) -> dict[str, Callable[[], float]]:
-    """Build the same work's two contenders."""
+def inside_and_outside(pool: tierpool.MemoryPool, sample: Callable[[], float]) -> dict[str, Callable[[], float]]:
+    """Build the two contenders that sample the same."""
 
     def inside() -> float:
         with pool.numpy():
-            return measure.cpu_ns(work, calls)
+            return sample()
 
-    return {"numpy": lambda: measure.cpu_ns(work, calls), "tierpool": inside}
+    return {"numpy": sample, "tierpool": inside}
 
 
 def empty_rows(pool: tierpool.MemoryPool, repetitions: int) -> Iterator[measure.Row]:
     """Create and drop an array of each size."""
-    for size, (size_bytes, calls) in CALLS_BY_SIZE.items():
-
-        def work(size_bytes: int = size_bytes) -> object:
-            return np.empty(size_bytes, np.uint8)
-
-        contenders = inside_and_outside(pool, work, calls)
+    for size, size_bytes in SIZES_BYTES.items():
+        statement = measure.Statement("np.empty(size_bytes, np.uint8)", {"np": np, "size_bytes": size_bytes})
+        contenders = inside_and_outside(pool, statement.ns)
         yield from measure.compare(f"python/np.empty-{size}", "ns/pair", contenders, repetitions, "memory untouched")
 
 
@@ -67,11 +62,10 @@ def expression_rows(pool: tierpool.MemoryPool, repetitions: int) -> list[measure
     """Evaluate the expression in three ways."""
     count = EXPRESSION_BYTES // 8
     a, b = np.linspace(0.0, 1.0, count), np.linspace(1.0, 2.0, count)
-    contenders = inside_and_outside(pool, lambda: np.sqrt(a * a + b * b) * a - b, 1)
+    contenders = inside_and_outside(pool, lambda: measure.cpu_ns(lambda: np.sqrt(a * a + b * b) * a - b) / 1e6)
     with_out = preallocated(a, b)
-    contenders["preallocated"] = lambda: measure.cpu_ns(with_out)
-    in_ms = {name: lambda sample=sample: sample() / 1e6 for name, sample in contenders.items()}
-    return measure.compare("python/expression-32MB", "ms", in_ms, repetitions, "memory written")
+    contenders["preallocated"] = lambda: measure.cpu_ns(with_out) / 1e6
+    return measure.compare("python/expression-32MB", "ms", contenders, repetitions, "memory written")
 
 
 def all_rows(repetitions: int) -> Iterator[measure.Row]:

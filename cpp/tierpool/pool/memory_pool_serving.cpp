@@ -52,9 +52,7 @@ bool MemoryPool::take_parked(const AllocationRequest& request, Allocation& alloc
   }
   cache->lock.lock_as_owner();
   const bool taken = cache->take(request.bytes, allocation);
-  if (!taken) {
-    cache->note_miss(request.bytes);
-  } else {
+  if (taken) {
     cache->counters_of(allocation.heap_index).count_allocation(allocation);
     heaps_[allocation.heap_index]->note_array(allocation);
   }
@@ -217,6 +215,7 @@ void MemoryPool::refill(const Allocation& allocation) noexcept {
   std::array<ParkedBlock, kMaxRefill> blocks;
   // The heap's lock inside the cache's, as everywhere: a standstill finds no block between the two.
   cache->lock.lock_as_owner();
+  cache->note_miss(allocation.block_bytes);
   const std::size_t wanted = std::min<std::size_t>(cache->extra_blocks(allocation.magazine), blocks.size());
   if (wanted != 0) {
     const std::size_t count =

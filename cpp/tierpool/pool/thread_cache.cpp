@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "tierpool/base/bytes.hpp"
+
 namespace tierpool {
 namespace {
 
 // A block larger than this share of what a thread may park is not parked at all.
 constexpr std::uint64_t kLargestShare = 2;
 constexpr std::uint64_t kFirstPlaces = 8;
+// Blocks that are parked do not join their neighbours: of large ones, many would cost utilisation.
+constexpr std::uint64_t kMostExactBytes = 64 * kMiB;
 // A magazine grows by at most this share of the room that is left, so that early ones leave some to late ones.
 constexpr std::uint64_t kGrowthShare = 16;
 
@@ -67,7 +71,11 @@ bool ThreadCache::make_room(std::uint32_t index, std::uint64_t bytes) noexcept {
     }
   }
   Magazine& magazine = magazines_[index];
-  return grow(magazine, std::max<std::uint64_t>(2 * magazine.place_count(), kFirstPlaces)) && magazine.has_room();
+  std::uint64_t places = std::max<std::uint64_t>(2 * magazine.place_count(), kFirstPlaces);
+  if (index >= layout_.class_count()) {
+    places = std::min(places, std::max<std::uint64_t>(kMostExactBytes / bytes, 1));
+  }
+  return grow(magazine, places) && magazine.has_room();
 }
 
 void ThreadCache::note_miss(std::uint64_t bytes) noexcept {
@@ -89,7 +97,8 @@ std::uint32_t ThreadCache::extra_blocks(std::uint32_t index) noexcept {
     return 0;
   }
   Magazine& magazine = magazines_[index];
-  const std::uint32_t wanted = magazine.next_refill_count() - 1;
+  const bool is_too_large = magazine.block_bytes() > max_bytes_.load(std::memory_order_relaxed) / kLargestShare;
+  const std::uint32_t wanted = is_too_large ? 0 : magazine.next_refill_count() - 1;
   if (wanted == 0 || !grow(magazine, magazine.count() + wanted)) {
     return 0;
   }

@@ -67,7 +67,7 @@ class alignas(64) ThreadCache {
   /// longer parked half of every magazine.
   /// False when no magazine takes that block.
   [[nodiscard]] bool make_room(std::uint32_t index, std::uint64_t bytes) noexcept;
-  /// Learns that the heaps are asked for `bytes`: the second time in a row, an exact size gets a magazine, whose former
+  /// Learns that a heap had to serve `bytes`: the second time in a row, an exact size gets a magazine, whose former
   /// blocks are given back.
   void note_miss(std::uint64_t bytes) noexcept;
   /// How many blocks of a class to take in advance when a request found none; its magazine has places for them.
