@@ -17,7 +17,7 @@ struct ForeignAllocator {
   void (*free_function)(void*) = nullptr;
   std::string problem;  ///< why it cannot be used here; empty when it can
 
-  [[nodiscard]] Live allocate(std::uint64_t bytes) const { return allocate_function(bytes); }
+  void allocate(std::uint64_t bytes, Live& live) const { live = allocate_function(bytes); }
   void free(Live live) const { free_function(live); }
 };
 

@@ -139,7 +139,11 @@ void run_placement(benchmark::State& state, const Mix& mix, Placement placement)
 void run_pool(benchmark::State& state, const Mix& mix, const PoolVariant& variant) {
   run_mix<Allocation>(state, mix, [&variant](const auto& use) {
     const PoolAllocator pool(make_pool(variant, kCapacityBytes));
-    use(Heap<Allocation>{[&](std::uint64_t bytes) { return pool.allocate(bytes); },
+    use(Heap<Allocation>{[&](std::uint64_t bytes) {
+                           Allocation allocation;
+                           pool.allocate(bytes, allocation);
+                           return allocation;
+                         },
                          [&](const Allocation& allocation) { pool.free(allocation); }});
   });
 }

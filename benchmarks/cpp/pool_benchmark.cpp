@@ -36,7 +36,8 @@ template <class Open>
 void run_fixed(benchmark::State& state, const Open& open) {
   const auto allocator = open(state, kSmallestHeapBytes);
   for (auto _ : state) {
-    auto live = allocator.allocate(kFixedBytes);
+    typename std::decay_t<decltype(allocator)>::Live live;
+    allocator.allocate(kFixedBytes, live);
     benchmark::DoNotOptimize(live);
     allocator.free(live);
   }
@@ -50,13 +51,13 @@ void run_churn(benchmark::State& state, const Open& open, std::uint32_t live_cou
   const auto allocator = open(state, churn_capacity_bytes(steps, live_count));
   std::vector<typename std::decay_t<decltype(allocator)>::Live> live(live_count);
   for (std::uint32_t slot = 0; slot < live_count; ++slot) {
-    live[slot] = allocator.allocate(steps[slot].bytes);
+    allocator.allocate(steps[slot].bytes, live[slot]);
   }
   bool failed = false;
   const auto run_steps = [&] {
     for (const ChurnStep& step : steps) {
       allocator.free(live[step.slot]);
-      live[step.slot] = allocator.allocate(step.bytes);
+      allocator.allocate(step.bytes, live[step.slot]);
       failed |= !live[step.slot];
     }
   };
@@ -82,7 +83,7 @@ void run_batch(benchmark::State& state, const Open& open, const std::function<st
   bool failed = false;
   while (state.KeepRunningBatch(static_cast<benchmark::IterationCount>(sizes.size()))) {
     for (std::size_t index = 0; index < sizes.size(); ++index) {
-      live[index] = allocator.allocate(sizes[index]);
+      allocator.allocate(sizes[index], live[index]);
       failed |= !live[index];
     }
     for (const auto& block : live) {
@@ -107,7 +108,7 @@ void run_trace(benchmark::State& state, const Open& open, const std::string& nam
   while (state.KeepRunningBatch(static_cast<benchmark::IterationCount>(trace.allocation_count()))) {
     for (const TraceEvent& event : trace.events()) {
       if (event.allocates) {
-        live[event.slot] = allocator.allocate(event.bytes);
+        allocator.allocate(event.bytes, live[event.slot]);
         failed |= !live[event.slot];
       } else {
         allocator.free(live[event.slot]);

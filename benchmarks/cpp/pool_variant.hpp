@@ -39,11 +39,7 @@ class PoolAllocator {
 
   explicit PoolAllocator(std::shared_ptr<MemoryPool> pool) : pool_(std::move(pool)) {}
 
-  [[nodiscard]] Live allocate(std::uint64_t bytes) const {
-    Allocation allocation;
-    static_cast<void>(pool_->serve(bytes, allocation));
-    return allocation;
-  }
+  void allocate(std::uint64_t bytes, Live& live) const { static_cast<void>(pool_->serve(bytes, live)); }
   void free(const Live& live) const { static_cast<void>(pool_->release(live)); }
 
  private:

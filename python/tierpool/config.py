@@ -96,7 +96,7 @@ class PoolConfig:
     exact_above : int or str, default "1MiB"
         Requests above are never rounded up to a size class, in bytes or as text; below, a class may waste 6.25 %.
     magazine_thread_bytes : int, str or None, default None
-        Most that one thread keeps, in bytes or as text; None is 256 MiB or, if less, what all may keep.
+        Most that one thread keeps, in bytes or as text; None is as much as all may keep together.
     magazine_total_bytes : int, str or None, default None
         Most that all threads keep together, in equal shares; None is half of the heaps.
     track_origins : bool, default False

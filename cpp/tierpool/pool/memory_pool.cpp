@@ -13,14 +13,12 @@ namespace {
 
 constexpr std::uint64_t kWarmupStepBytes = 64 * kMiB;
 
-// Blocks that are parked do not join their neighbours: more of them costs utilisation where sizes are mixed.
-constexpr std::uint64_t kDefaultThreadBytes = 256 * kMiB;
 constexpr std::uint64_t kNoThreadCache = std::uint64_t{1} << 63;
 
 MagazineLimits magazine_limits(const PoolConfig& config) {
   const std::uint64_t capacity_bytes = config.heap_size_bytes * config.num_heaps;
-  const std::uint64_t total_bytes = config.magazine_total_bytes.value_or(capacity_bytes / 2);
-  return {config.magazine_thread_bytes.value_or(std::min(total_bytes, kDefaultThreadBytes)), total_bytes};
+  const std::uint64_t total_bytes = config.magazine_total_bytes.value_or(capacity_bytes);
+  return {config.magazine_thread_bytes.value_or(total_bytes), total_bytes};
 }
 
 /// Nothing but magazines sees an allocation come and go.

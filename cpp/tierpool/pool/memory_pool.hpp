@@ -163,6 +163,7 @@ class MemoryPool {
   [[nodiscard]] AllocationOutcome serve_buffer_slowly(std::uint64_t bytes, Allocation& allocation) noexcept;
   [[nodiscard]] bool take_parked(const AllocationRequest& request, Allocation& allocation) noexcept;
   void refill(const Allocation& allocation) noexcept;
+  void park_extras(ThreadCache& cache, const Allocation& allocation, std::uint32_t extras) noexcept;
   /// Parks allocations under one lock until one has to take another way. Returns how many.
   [[nodiscard]] std::size_t release_run(std::span<const Allocation> batch) noexcept;
   [[nodiscard]] bool release_array(const Allocation& allocation) noexcept;

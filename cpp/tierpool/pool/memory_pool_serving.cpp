@@ -212,20 +212,24 @@ void MemoryPool::refill(const Allocation& allocation) noexcept {
   if (cache == nullptr) {
     return;
   }
-  std::array<ParkedBlock, kMaxRefill> blocks;
   // The heap's lock inside the cache's, as everywhere: a standstill finds no block between the two.
   cache->lock.lock_as_owner();
   cache->note_miss(allocation.block_bytes);
-  const std::size_t wanted = std::min<std::size_t>(cache->extra_blocks(allocation.magazine), blocks.size());
-  if (wanted != 0) {
-    const std::size_t count =
-        heaps_[allocation.heap_index]->take_parked(allocation.block_bytes, std::span(blocks).first(wanted));
-    for (const ParkedBlock& block : std::span(blocks).first(count)) {
-      cache->magazine_with_room(allocation.magazine, allocation.block_bytes)->push(block);
-    }
-    caches_.note_places();
+  const std::uint32_t extras = cache->extra_blocks(allocation.magazine);
+  if (extras != 0) {
+    park_extras(*cache, allocation, extras);
   }
   cache->lock.unlock_as_owner();
+}
+
+void MemoryPool::park_extras(ThreadCache& cache, const Allocation& allocation, std::uint32_t extras) noexcept {
+  std::array<ParkedBlock, kMaxRefill> blocks;
+  const std::span<ParkedBlock> wanted = std::span(blocks).first(std::min<std::size_t>(extras, blocks.size()));
+  const std::size_t count = heaps_[allocation.heap_index]->take_parked(allocation.block_bytes, wanted);
+  for (const ParkedBlock& block : wanted.first(count)) {
+    cache.magazine_with_room(allocation.magazine, allocation.block_bytes)->push(block);
+  }
+  caches_.note_places();
 }
 
 bool MemoryPool::park(const Allocation& allocation) noexcept {
