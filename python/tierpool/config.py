@@ -98,7 +98,7 @@ class PoolConfig:
     magazine_thread_bytes : int, str or None, default None
         Most that one thread keeps, in bytes or as text; None is as much as all may keep together.
     magazine_total_bytes : int, str or None, default None
-        Most that all threads keep together, in equal shares; None is half of the heaps.
+        Most that all threads keep together, in equal shares; None is all of the heaps.
     track_origins : bool, default False
         Whether to remember where each buffer was allocated, for the leak report.
     device : {"host", "simulated"}

@@ -234,9 +234,9 @@ class TestConfiguration:
         assert 0 < cached(pool) <= 64 * KIB
         check_at_rest(pool, 0)
 
-    def test_a_block_above_a_quarter_of_that_is_not_parked(self, make_pool: MakePool) -> None:
+    def test_a_block_above_half_of_that_is_not_parked(self, make_pool: MakePool) -> None:
         pool = make_pool(magazine_thread_bytes="512KiB")
-        park(pool, [132 * KIB] * 3)
+        park(pool, [264 * KIB] * 3)
         assert cached(pool) == 0
         park(pool, [128 * KIB] * 3)
         assert cached(pool) == 3 * 128 * KIB

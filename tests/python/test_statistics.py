@@ -155,7 +155,7 @@ def test_deallocation_counts_when_the_memory_comes_back(pool: MemoryPool) -> Non
 
 
 def test_fragmentation_is_the_share_outside_the_largest_blocks(make_pool: MakePool) -> None:
-    pool = make_pool(heap_size_mb=4, placement="first-fit")
+    pool = make_pool(heap_size_mb=4, placement="first-fit", magazines=False)
     buffers = [pool.allocate(MIB) for _ in range(4)]
     buffers[0].release()
     buffers[2].release()

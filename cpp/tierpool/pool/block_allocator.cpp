@@ -11,11 +11,6 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kPlacementNames = {"good-fit", "best-fit", "first-fit"};
 
-// Every block has at least one unit, so there are never more nodes than units; node indices have 32 bits.
-std::size_t max_nodes(std::uint64_t capacity_units) noexcept {
-  return static_cast<std::size_t>(std::min<std::uint64_t>(capacity_units, kNoNode - 1));
-}
-
 // Good-fit gathers requests below this fraction of the heap in this part of it, as long as there is room.
 constexpr std::uint64_t kSmallFraction = 1 << 15;
 constexpr std::uint64_t kLowFraction = 16;
@@ -42,8 +37,9 @@ const std::vector<std::string_view>& placement_names() {
 BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement)
     : capacity_units_(capacity_bytes / kUnitBytes),
       placement_(placement),
-      nodes_(max_nodes(capacity_units_)),
-      generations_(max_nodes(capacity_units_)),
+      lanes_(capacity_units_),  // every block has at least one unit
+      nodes_(lanes_.size()),
+      generations_(lanes_.size()),
       bins_(nodes_, low_end_units(placement, capacity_units_), capacity_units_ / kSmallFraction) {
   if (placement_ == Placement::first_fit) {
     tree_.emplace(nodes_);
@@ -51,29 +47,20 @@ BlockAllocator::BlockAllocator(std::uint64_t capacity_bytes, Placement placement
   if (capacity_units_ == 0) {
     return;
   }
-  first_node_ = new_node();
+  first_node_ = new_node(0);
   nodes_[first_node_].size_units = capacity_units_;
   insert_free(first_node_);
 }
 
-std::uint32_t BlockAllocator::new_node() noexcept {
-  if (spare_node_ != kNoNode) {
-    const std::uint32_t node = spare_node_;
-    spare_node_ = nodes_[node].next;
-    --spare_count_;
-    nodes_[node] = BlockNode{};
-    return node;
-  }
-  const auto node = static_cast<std::uint32_t>(node_count_++);
+std::uint32_t BlockAllocator::new_node(std::uint32_t lane) noexcept {
+  const std::uint32_t node = lanes_.take(nodes_, lane);
   nodes_[node] = BlockNode{};
   return node;
 }
 
 void BlockAllocator::recycle_node(std::uint32_t node) noexcept {
   nodes_[node].size_units = 0;
-  nodes_[node].next = spare_node_;
-  spare_node_ = node;
-  ++spare_count_;
+  lanes_.give_back(nodes_, node);
 }
 
 std::uint32_t BlockAllocator::find_free(std::uint64_t units, std::uint64_t alignment_units) const noexcept {
@@ -125,8 +112,8 @@ void BlockAllocator::link(std::uint32_t first, std::uint32_t second) noexcept {
   }
 }
 
-std::uint32_t BlockAllocator::cut_head(std::uint32_t node, std::uint64_t units) noexcept {
-  const std::uint32_t head = new_node();
+std::uint32_t BlockAllocator::cut_head(std::uint32_t node, std::uint64_t units, std::uint32_t lane) noexcept {
+  const std::uint32_t head = new_node(lane);
   nodes_[head].offset_units = nodes_[node].offset_units;
   nodes_[head].size_units = units;
   nodes_[node].offset_units += units;
@@ -136,8 +123,8 @@ std::uint32_t BlockAllocator::cut_head(std::uint32_t node, std::uint64_t units) 
   return head;
 }
 
-std::uint32_t BlockAllocator::cut_tail(std::uint32_t node, std::uint64_t units) noexcept {
-  const std::uint32_t tail = new_node();
+std::uint32_t BlockAllocator::cut_tail(std::uint32_t node, std::uint64_t units, std::uint32_t lane) noexcept {
+  const std::uint32_t tail = new_node(lane);
   nodes_[node].size_units -= units;
   nodes_[tail].offset_units = nodes_[node].offset_units + nodes_[node].size_units;
   nodes_[tail].size_units = units;
@@ -165,13 +152,14 @@ Block BlockAllocator::block_at(std::uint32_t node) const noexcept {
   return {nodes_[node].offset_units * kUnitBytes, nodes_[node].size_units * kUnitBytes, node, generation_of(node)};
 }
 
-std::uint32_t BlockAllocator::take_from(std::uint32_t node, std::uint64_t units, std::uint64_t gap_units) noexcept {
+std::uint32_t BlockAllocator::take_from(std::uint32_t node, std::uint64_t units, std::uint64_t gap_units,
+                                        std::uint32_t lane) noexcept {
   const std::uint64_t old_units = nodes_[node].size_units;
   if (gap_units != 0) {
-    const std::uint32_t rest = cut_tail(node, old_units - gap_units);
+    const std::uint32_t rest = cut_tail(node, old_units - gap_units, lane);
     resize_free(node, old_units);
     if (nodes_[rest].size_units != units) {
-      insert_free(cut_tail(rest, nodes_[rest].size_units - units));
+      insert_free(cut_tail(rest, nodes_[rest].size_units - units, lane));
     }
     return rest;
   }
@@ -179,7 +167,7 @@ std::uint32_t BlockAllocator::take_from(std::uint32_t node, std::uint64_t units,
     remove_free(node);
     return node;
   }
-  const std::uint32_t head = cut_head(node, units);
+  const std::uint32_t head = cut_head(node, units, lane);
   resize_free(node, old_units);
   return head;
 }
@@ -205,7 +193,7 @@ void BlockAllocator::join_free(std::uint32_t node) noexcept {
   }
 }
 
-Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept {
+Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes, std::uint32_t lane) noexcept {
   const std::uint64_t units = bytes == 0 ? 1 : (bytes - 1) / kUnitBytes + 1;
   const std::uint64_t alignment_units = std::max<std::uint64_t>(alignment_bytes / kUnitBytes, 1);
   if (units > capacity_units_ || !has_room_for_nodes(2)) {
@@ -217,7 +205,7 @@ Block BlockAllocator::allocate(std::uint64_t bytes, std::uint64_t alignment_byte
   }
   const BlockNode& free_block = nodes_[free_node];
   const std::uint64_t gap_units = free_block.fit(units, alignment_units) - free_block.offset_units;
-  const std::uint32_t node = take_from(free_node, units, gap_units);
+  const std::uint32_t node = take_from(free_node, units, gap_units, lane);
   flip(node);
   used_units_ += units;
   ++live_count_;
@@ -237,7 +225,7 @@ std::uint64_t BlockAllocator::free(std::uint32_t node, std::uint32_t generation)
 }
 
 Block BlockAllocator::find(std::uint32_t node, std::uint64_t offset_bytes) const noexcept {
-  if (node >= node_count_ || !is_used(node) || nodes_[node].offset_units * kUnitBytes != offset_bytes) {
+  if (node >= nodes_.size() || !is_used(node) || nodes_[node].offset_units * kUnitBytes != offset_bytes) {
     return {};
   }
   return block_at(node);

@@ -10,6 +10,7 @@
 #include "tierpool/pool/block_node.hpp"
 #include "tierpool/pool/free_bins.hpp"
 #include "tierpool/pool/free_tree.hpp"
+#include "tierpool/pool/node_lanes.hpp"
 
 namespace tierpool {
 
@@ -49,7 +50,9 @@ class BlockAllocator {
 
   /// A block of at least `bytes` (zero takes one unit) at a multiple of `alignment_bytes` (a power of two), or an
   /// empty block when no free block fits.
-  [[nodiscard]] Block allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes) noexcept;
+  /// Threads that use different lanes do not disturb each other with what they do to their blocks.
+  [[nodiscard]] Block allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes,
+                               std::uint32_t lane = 0) noexcept;
   /// Returns the bytes given back; 0 for a block that is not live, which changes nothing.
   std::uint64_t free(std::uint32_t node, std::uint32_t generation) noexcept;
 
@@ -95,21 +98,22 @@ class BlockAllocator {
   }
   [[nodiscard]] bool has_room_for_nodes(std::uint64_t count) const noexcept {
     // Short of nodes only where 32 bits end before the heap does.
-    return nodes_.size() >= capacity_units_ || spare_count_ + (nodes_.size() - node_count_) >= count;
+    return lanes_.size() >= capacity_units_ || lanes_.free_count() >= count;
   }
-  [[nodiscard]] std::uint32_t new_node() noexcept;
+  [[nodiscard]] std::uint32_t new_node(std::uint32_t lane) noexcept;
   void recycle_node(std::uint32_t node) noexcept;
   [[nodiscard]] std::uint32_t find_free(std::uint64_t units, std::uint64_t alignment_units) const noexcept;
   void insert_free(std::uint32_t node) noexcept;
   void remove_free(std::uint32_t node) noexcept;
   void resize_free(std::uint32_t node, std::uint64_t old_units) noexcept;
   /// Makes a block of `units` that begins `gap_units` into a free block; the rest stays free.
-  [[nodiscard]] std::uint32_t take_from(std::uint32_t node, std::uint64_t units, std::uint64_t gap_units) noexcept;
+  [[nodiscard]] std::uint32_t take_from(std::uint32_t node, std::uint64_t units, std::uint64_t gap_units,
+                                        std::uint32_t lane) noexcept;
   /// Adds a block to the free ones, joined with its free neighbours.
   void join_free(std::uint32_t node) noexcept;
   /// Cuts the first or the last `units` off `node` and returns the new node they became.
-  [[nodiscard]] std::uint32_t cut_head(std::uint32_t node, std::uint64_t units) noexcept;
-  [[nodiscard]] std::uint32_t cut_tail(std::uint32_t node, std::uint64_t units) noexcept;
+  [[nodiscard]] std::uint32_t cut_head(std::uint32_t node, std::uint64_t units, std::uint32_t lane) noexcept;
+  [[nodiscard]] std::uint32_t cut_tail(std::uint32_t node, std::uint64_t units, std::uint32_t lane) noexcept;
   /// Appends the block behind `node`, or the one before it, to it.
   void absorb_next(std::uint32_t node) noexcept;
   void absorb_previous(std::uint32_t node) noexcept;
@@ -122,13 +126,11 @@ class BlockAllocator {
   std::uint64_t used_units_ = 0;
   std::uint64_t live_count_ = 0;
   std::uint64_t free_count_ = 0;
+  NodeLanes lanes_;
   BlockNodes nodes_;
   // Odd while used; never reset, so that a stale handle stays stale.
   SparseArray<std::atomic<std::uint32_t>> generations_;
-  std::uint64_t node_count_ = 0;        // entries ever used
   std::uint32_t first_node_ = kNoNode;  // the block at offset 0
-  std::uint32_t spare_node_ = kNoNode;  // recycled nodes, linked by `next`
-  std::uint64_t spare_count_ = 0;
   FreeBins bins_;
   std::optional<FreeTree> tree_;  // first-fit only
 };

@@ -74,8 +74,8 @@ std::uint64_t Heap::note_written(const Block& block) noexcept {
   return dirty_end - block.offset_bytes;
 }
 
-Block Heap::find_block(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept {
-  return closed_ ? Block{} : blocks_.allocate(bytes, alignment_bytes);
+Block Heap::find_block(std::uint64_t bytes, std::uint64_t alignment_bytes, std::uint32_t lane) noexcept {
+  return closed_ ? Block{} : blocks_.allocate(bytes, alignment_bytes, lane);
 }
 
 void Heap::hand_out(const Block& block, Allocation& request) noexcept {
@@ -96,7 +96,8 @@ Heap::TakeResult Heap::take(Allocation& request, const TakeOptions& options) noe
 
 Heap::TakeResult Heap::take_committed(Allocation& request, const TakeOptions& options) noexcept {
   const std::lock_guard<SpinLock> lock(lock_);
-  const Block block = find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes);
+  const Block block =
+      find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes, options.lane);
   if (!block) {
     return TakeResult::full;
   }
@@ -116,7 +117,8 @@ Heap::TakeResult Heap::take_and_commit(Allocation& request, const TakeOptions& o
   const std::lock_guard<CommitMap> committing(commits_);
   {
     const std::lock_guard<SpinLock> lock(lock_);
-    const Block block = find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes);
+    const Block block =
+        find_block(std::max(options.block_bytes, request.requested_bytes), options.alignment_bytes, options.lane);
     if (!block) {
       return TakeResult::full;
     }
@@ -145,11 +147,11 @@ bool Heap::finish_commit(Allocation& request, bool complete, bool counted) noexc
   return complete;
 }
 
-std::size_t Heap::take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> blocks) noexcept {
+std::size_t Heap::take_parked(std::uint64_t block_bytes, std::uint32_t lane, std::span<ParkedBlock> blocks) noexcept {
   const std::lock_guard<SpinLock> lock(lock_);
   std::size_t count = 0;
   for (; count < blocks.size(); ++count) {
-    const Block block = find_block(block_bytes, kUnitBytes);
+    const Block block = find_block(block_bytes, kUnitBytes, lane);
     if (!block) {
       break;
     }

@@ -83,13 +83,15 @@ class Heap {
     std::uint64_t alignment_bytes = kUnitBytes;
     bool may_commit = true;  ///< whether to wait for the device when the block has to be committed
     bool counted = true;     ///< whether the statistics learn of it now; otherwise by count()
+    std::uint32_t lane = 0;  ///< the calling thread's
   };
   /// A block for `request`, whose requested_bytes and holder are read and whose other fields are filled in, but for the
   /// magazine. needs_commit when the block would have to be committed and must not be; nothing has changed then. A
   /// commit that fails undoes the block: full.
   [[nodiscard]] TakeResult take(Allocation& request, const TakeOptions& options) noexcept;
   /// Takes up to `blocks.size()` blocks for a magazine, as far as committed memory has them. Returns how many.
-  [[nodiscard]] std::size_t take_parked(std::uint64_t block_bytes, std::span<ParkedBlock> blocks) noexcept;
+  [[nodiscard]] std::size_t take_parked(std::uint64_t block_bytes, std::uint32_t lane,
+                                        std::span<ParkedBlock> blocks) noexcept;
   /// Counts a block taken uncounted.
   void count(const Allocation& allocation) noexcept;
   /// Gives back a block taken uncounted.
@@ -157,7 +159,7 @@ class Heap {
   [[nodiscard]] TakeResult take_and_commit(Allocation& request, const TakeOptions& options) noexcept;
   [[nodiscard]] bool finish_commit(Allocation& request, bool complete, bool counted) noexcept;
   // With the lock held.
-  [[nodiscard]] Block find_block(std::uint64_t bytes, std::uint64_t alignment_bytes) noexcept;
+  [[nodiscard]] Block find_block(std::uint64_t bytes, std::uint64_t alignment_bytes, std::uint32_t lane) noexcept;
   void hand_out(const Block& block, Allocation& request) noexcept;
   /// The leading bytes of a block that may be non-zero; from now on all of them.
   [[nodiscard]] std::uint64_t note_written(const Block& block) noexcept;

@@ -185,7 +185,12 @@ AllocationOutcome MemoryPool::try_heaps(const AllocationRequest& request, const 
 
 AllocationOutcome MemoryPool::try_ordered(std::span<const std::uint32_t> order, const AllocationRequest& request,
                                           const Plan& plan, Allocation& allocation) noexcept {
-  const Heap::TakeOptions options{plan.block_bytes, request.alignment_bytes, request.may_block, plan.counted};
+  const ThreadCache* cache = uses_magazines(request) ? caches_.current() : nullptr;
+  const Heap::TakeOptions options{.block_bytes = plan.block_bytes,
+                                  .alignment_bytes = request.alignment_bytes,
+                                  .may_commit = request.may_block,
+                                  .counted = plan.counted,
+                                  .lane = cache == nullptr ? 0 : cache->lane()};
   const std::uint32_t turn = turn_.load(std::memory_order_relaxed);
   for (const std::uint32_t index : order) {
     switch (heaps_[index]->take(allocation, options)) {
@@ -225,7 +230,7 @@ void MemoryPool::refill(const Allocation& allocation) noexcept {
 void MemoryPool::park_extras(ThreadCache& cache, const Allocation& allocation, std::uint32_t extras) noexcept {
   std::array<ParkedBlock, kMaxRefill> blocks;
   const std::span<ParkedBlock> wanted = std::span(blocks).first(std::min<std::size_t>(extras, blocks.size()));
-  const std::size_t count = heaps_[allocation.heap_index]->take_parked(allocation.block_bytes, wanted);
+  const std::size_t count = heaps_[allocation.heap_index]->take_parked(allocation.block_bytes, cache.lane(), wanted);
   for (const ParkedBlock& block : wanted.first(count)) {
     cache.magazine_with_room(allocation.magazine, allocation.block_bytes)->push(block);
   }

@@ -38,7 +38,7 @@ struct PoolConfig {
   bool magazines = true;                               ///< per-thread stacks of freed blocks in front of the heaps
   std::uint64_t exact_above_bytes = 1 * kMiB;          ///< requests above are never rounded up to a size class
   std::optional<std::uint64_t> magazine_thread_bytes;  ///< parked by one thread; as much as by all if not set
-  std::optional<std::uint64_t> magazine_total_bytes;   ///< parked by all threads; half of the heaps if not set
+  std::optional<std::uint64_t> magazine_total_bytes;   ///< parked by all threads; all of the heaps if not set
   std::optional<std::uint64_t> max_bytes;              ///< hard limit over heaps and fallbacks together
 
   /// Throws ConfigError naming the key, the value and the limit.

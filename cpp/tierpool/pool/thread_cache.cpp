@@ -18,8 +18,10 @@ constexpr std::uint64_t kGrowthShare = 16;
 
 }  // namespace
 
-ThreadCache::ThreadCache(const MagazineLayout& layout, std::size_t heap_count, const GiveBack& give_back)
+ThreadCache::ThreadCache(const MagazineLayout& layout, std::size_t heap_count, std::uint32_t lane,
+                         const GiveBack& give_back)
     : layout_(layout),
+      lane_(lane),
       magazines_(std::make_unique<Magazine[]>(layout.count())),
       counters_(heap_count),
       give_back_(give_back) {

@@ -33,9 +33,12 @@ class alignas(64) ThreadCache {
   using GiveBack = std::function<void(std::span<const ParkedBlock>)>;
 
   /// `give_back` outlives this object. Throws std::bad_alloc.
-  ThreadCache(const MagazineLayout& layout, std::size_t heap_count, const GiveBack& give_back);
+  ThreadCache(const MagazineLayout& layout, std::size_t heap_count, std::uint32_t lane, const GiveBack& give_back);
 
   OwnerLock lock;
+
+  /// The thread's lane in the heaps' block allocators.
+  [[nodiscard]] std::uint32_t lane() const noexcept { return lane_; }
 
   /// Fills a parked block into an allocation of `bytes`, but for what the request says. False when there is none.
   [[nodiscard]] bool take(std::uint64_t bytes, Allocation& allocation) noexcept {
@@ -96,6 +99,7 @@ class alignas(64) ThreadCache {
   [[nodiscard]] std::uint64_t room_bytes() const noexcept;
 
   const MagazineLayout layout_;
+  const std::uint32_t lane_;
   std::unique_ptr<Magazine[]> magazines_;
   std::vector<EventCounters> counters_;  // by heap
   std::atomic<std::uint64_t> max_bytes_{0};

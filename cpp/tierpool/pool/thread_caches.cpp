@@ -111,7 +111,8 @@ ThreadCache* ThreadCaches::find_or_add_current() noexcept {
 
 ThreadCache* ThreadCaches::add_current() {
   thread_end.prepare_add();
-  auto cache = std::make_unique<ThreadCache>(layout_, heap_count_, give_back_);
+  const std::uint32_t lane = next_lane_.fetch_add(1, std::memory_order_relaxed);
+  auto cache = std::make_unique<ThreadCache>(layout_, heap_count_, lane, give_back_);
   ThreadCache* added = cache.get();
   {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -90,6 +90,7 @@ class ThreadCaches {
   const std::size_t heap_count_;
   const ThreadCache::GiveBack give_back_;
   std::atomic<bool> may_hold_blocks_{false};
+  std::atomic<std::uint32_t> next_lane_{0};
 
   std::mutex mutex_;  // guards all below; taken before any cache's lock
   std::vector<std::unique_ptr<ThreadCache>> caches_;

@@ -292,7 +292,7 @@ TEST_F(HeapTest, ResetForgetsThePeaksAndKeepsWhatIsLive) {
 TEST_F(HeapTest, BlocksForAMagazineComeFromCommittedMemoryOnlyAndAreNobodysUntilTheyAreGivenBack) {
   const Allocation first = take(1000);  // commits one granule
   std::vector<ParkedBlock> blocks(10);
-  EXPECT_EQ(heap_.take_parked(kGranule / 4, blocks), 3u);
+  EXPECT_EQ(heap_.take_parked(kGranule / 4, 0, blocks), 3u);
   blocks.resize(3);
   const HeapStatistics now = heap_.statistics({}, {.count = 3, .bytes = 3 * kGranule / 4});
   EXPECT_EQ(now.used_bytes, 1024u);

@@ -41,7 +41,7 @@ class ThreadCacheTest : public ::testing::Test {
       given_back_.push_back(block.address);
     }
   };
-  ThreadCache cache_{layout_, 2, give_back_};
+  ThreadCache cache_{layout_, 2, 0, give_back_};
 };
 
 TEST_F(ThreadCacheTest, ServesTheBlockThatWasParkedLast) {
