@@ -10,16 +10,13 @@ are leases of a `BufferPool` reset once a token. Both must give the same tokens.
 
 Last the waste of each choice of size classes on the shipped traces.
 
-Run: ``OPENBLAS_NUM_THREADS=1 python benchmarks/python/decode_loop.py [--tokens 50] [--rounds 9] [--json FILE]``
+Run: ``OPENBLAS_NUM_THREADS=1 python benchmarks/python/decode_loop.py [--repetitions 7] [--json FILE]``
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import json
 import logging
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -27,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from measure import Row, compare, main
 from tierpool import BufferPool, MemoryPool
 from tierpool.trace import read_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -41,6 +39,7 @@ TRACES = Path(__file__).parents[1] / "traces"
 SIZE_CLASSES = ("eighths", "power-of-two", "exact")
 BUFFERS_PER_TOKEN = 1750
 SMALL_BYTES = 2048  # below, eighths take whole 256-byte units
+TOKENS = 50
 WIDTH, HIDDEN, LAYERS, VOCABULARY = 256, 1024, 12, 2000
 
 
@@ -176,59 +175,51 @@ def measure_waste(sizes: NDArray[np.int64]) -> dict[str, dict[str, float]]:
     return waste
 
 
-def main() -> None:
-    """Print the tables and write them as JSON when asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}; medians of {options.rounds}"
-    )
-
+def decode_rows(repetitions: int) -> list[Row]:
+    """Microseconds a token of both loops, and what the arena asked of the device after the first token."""
     model, arena = Model(), BufferPool()
-    expected, _ = decode(model, options.tokens, None)
-    found, device_allocations = decode(model, options.tokens, arena)
+    expected, _ = decode(model, TOKENS, None)
+    found, device_allocations = decode(model, TOKENS, arena)
     if found != expected:
         raise SystemExit("the loop with the arena gave other tokens than the one without")
-    stats = arena.get_statistics()
-    times = {
-        name: nanoseconds(lambda using=using: decode(model, options.tokens, using), options.tokens, 3) / 1e3
-        for name, using in (("numpy", None), ("arena", arena))
+    ways = {"arena": arena, "numpy": None}
+    samples = {
+        name: lambda using=using: nanoseconds(lambda: decode(model, TOKENS, using), TOKENS, 1) / 1e3
+        for name, using in ways.items()
     }
-    print(f"\ndecode loop, {options.tokens} tokens, the same with and without the arena")
-    print(f"  us a token: {times['numpy']:.0f} without, {times['arena']:.0f} with")
-    print(
-        f"  buffers a token: {(stats.fresh + stats.reused) // stats.resets}, held: {stats.held_bytes / 2**20:.2f} MiB"
-    )
-    print(f"  device allocations: {stats.fresh}, of these after the first token: {device_allocations}")
+    rows = compare("python/decode-loop", "us/token", samples, repetitions, "the same tokens")
+    return [*rows, Row("python/decode-loop-device-allocations/arena", device_allocations, "count", 1)]
 
+
+def call_rows(repetitions: int) -> list[Row]:
+    """What one buffer costs, by each way, and what the arena asked of the device after the first token."""
     sizes = trace_sizes("llama-1b-decode")
     middle = len(sizes) // 2
-    calls, device_calls = measure_calls(sizes[middle : middle + BUFFERS_PER_TOKEN], options.rounds)
-    print(f"\nns a buffer, {BUFFERS_PER_TOKEN} a token, sizes of llama-1b-decode")
-    for name, value in calls.items():
-        print(f"  {name:<34}{value:>8.1f}")
-    print(f"  device allocations of the arena after the first token: {device_calls}")
+    calls, device_allocations = measure_calls(sizes[middle : middle + BUFFERS_PER_TOKEN], repetitions)
+    rows = [
+        Row(f"python/token-buffers/{name}", value, "ns/buffer", repetitions, note="memory untouched")
+        for name, value in calls.items()
+    ]
+    return [*rows, Row("python/token-buffers-device-allocations/arena", device_allocations, "count", 1)]
 
-    print(f"\nwaste in % of what was asked for; in brackets the worst request of {SMALL_BYTES} bytes or more")
-    print(f"  {'trace':<22}" + "".join(f"{name:>18}" for name in SIZE_CLASSES))
+
+def waste_rows() -> list[Row]:
+    """Share of what was asked for that each choice of size classes adds, in all and in the worst request."""
     logging.getLogger("tierpool").setLevel(logging.ERROR)  # a trace is no steps of one program: it grows to its end
-    wastes = {}
+    rows = []
     for trace in sorted(path.name.removesuffix(".csv.gz") for path in TRACES.glob("*.csv.gz")):
-        wastes[trace] = measure_waste(trace_sizes(trace))
-        row = "".join(f"{100 * one['all']:>9.1f} ({100 * one['worst']:>5.1f})" for one in wastes[trace].values())
-        print(f"  {trace:<22}{row}")
-    if options.json:
-        result = {
-            "decode_us": times,
-            "device_allocations": device_allocations + device_calls,
-            "calls_ns": calls,
-            "waste": wastes,
-        }
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        for size_classes, waste in measure_waste(trace_sizes(trace)).items():
+            rows.append(Row(f"python/waste-{trace}/{size_classes}", waste["all"], "share", 1))
+            rows.append(Row(f"python/worst-waste-{trace}/{size_classes}", waste["worst"], "share", 1))
+    return rows
+
+
+def all_rows(repetitions: int) -> Iterator[Row]:
+    """Run everything."""
+    yield from decode_rows(repetitions)
+    yield from call_rows(repetitions)
+    yield from waste_rows()
 
 
 if __name__ == "__main__":
-    main()
+    main("A decode loop with and without an arena.", all_rows)

@@ -257,7 +257,12 @@ class TestFit:
             assert row["capacity_over_peak"] == int(row["capacity_bytes"]) / trace.core.peak_live_bytes
             size = f"{row['capacity_bytes']}B"
             with MemoryPool(
-                device="simulated", heap_size_mb=size, num_heaps=1, warmup_sizes=[], placement=row["placement"], magazines=False
+                device="simulated",
+                heap_size_mb=size,
+                num_heaps=1,
+                warmup_sizes=[],
+                placement=row["placement"],
+                magazines=False,
             ) as pool:
                 assert replay(trace, pool)["hit_rate"] == 1.0
 
