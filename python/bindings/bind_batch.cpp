@@ -1,5 +1,8 @@
 #include <pybind11/numpy.h>
 
+#include <atomic>
+#include <memory>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -8,11 +11,36 @@
 #include "held_value.hpp"
 
 namespace tierpool::bindings {
+namespace {
+
+// The storage of a dead batch, for the next one: malloc would give its pages back and fault them in again. Taken and
+// put by exchange, so that it needs no GIL.
+std::atomic<std::vector<Allocation>*> spare_storage{nullptr};
+constexpr std::size_t kMostSpareItems = 16'384;
+
+std::vector<Allocation> take_storage() {
+  const std::unique_ptr<std::vector<Allocation>> spare(spare_storage.exchange(nullptr));
+  return spare == nullptr ? std::vector<Allocation>() : std::move(*spare);
+}
+
+void keep_storage(std::vector<Allocation>&& storage) noexcept {
+  if (storage.capacity() == 0 || storage.capacity() > kMostSpareItems) {
+    return;
+  }
+  storage.clear();
+  auto* kept = new (std::nothrow) std::vector<Allocation>(std::move(storage));
+  const std::unique_ptr<std::vector<Allocation>> former(spare_storage.exchange(kept));
+}
+
+}  // namespace
+
+BufferBatch::BufferBatch(MemoryPool& pool) : pool_(&pool), allocations_(take_storage()) {}
 
 BufferBatch::~BufferBatch() {
   if (!released_) {
     release_unmade();
   }
+  keep_storage(std::move(allocations_));
 }
 
 void BufferBatch::release_unmade() noexcept {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "pool_calls.hpp"
@@ -12,15 +14,15 @@ namespace tierpool::bindings {
 /// for. Guarded by the GIL.
 class BufferBatch {
  public:
-  explicit BufferBatch(MemoryPool& pool) noexcept : pool_(&pool) {}
+  explicit BufferBatch(MemoryPool& pool);
   BufferBatch(BufferBatch&&) = default;
   BufferBatch& operator=(BufferBatch&&) = delete;
   BufferBatch(const BufferBatch&) = delete;
   BufferBatch& operator=(const BufferBatch&) = delete;
   ~BufferBatch();
 
-  /// Owns what the pool allocated from now on. Once, at first; needs no GIL.
-  void take(std::vector<Allocation> allocations) noexcept { allocations_ = std::move(allocations); }
+  /// Allocates one item a size. Throws as MemoryPool::allocate_batch(). Once, at first; needs no GIL.
+  void allocate(std::span<const std::uint64_t> sizes) { pool_->allocate_batch(sizes, allocations_); }
 
   [[nodiscard]] std::size_t size() const noexcept { return allocations_.size(); }
   [[nodiscard]] const std::vector<Allocation>& allocations() const noexcept { return allocations_; }
@@ -34,7 +36,7 @@ class BufferBatch {
  private:
   void release_unmade() noexcept;
 
-  MemoryPool* pool_;  // kept alive by the allocations
+  MemoryPool* pool_;                     // kept alive by the allocations
   std::vector<Allocation> allocations_;  ///< also after release(), for their sizes
   std::vector<py::object> items_;        ///< empty until the first is asked for; null where none was
   bool released_ = false;

@@ -136,7 +136,7 @@ PyObject* allocate_batch(PyObject* self, PyObject* const* values, Py_ssize_t cou
     BufferBatch batch(*pool);
     {
       const WithoutGil without_gil;
-      batch.take(pool->allocate_batch(bytes));
+      batch.allocate(bytes);
     }
     note_origins(*pool, batch.allocations());
     return py::cast(std::move(batch));

@@ -85,6 +85,8 @@ class MemoryPool {
   [[nodiscard]] std::optional<Allocation> try_allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
   /// One allocation a size, or none at all and OutOfMemoryError; what was undone is counted nowhere but as exhaustion.
   [[nodiscard]] std::vector<Allocation> allocate_batch(std::span<const std::uint64_t> sizes);
+  /// The same into a vector that was used before; empty when this throws.
+  void allocate_batch(std::span<const std::uint64_t> sizes, std::vector<Allocation>& batch);
   /// Takes memory back. False for an allocation that is not live in this pool; nothing changes then.
   [[nodiscard]] bool release(const Allocation& allocation) noexcept;
   /// As release() for each; returns how many were live.
@@ -171,9 +173,11 @@ class MemoryPool {
   [[nodiscard]] bool release_slowly(const Allocation& allocation) noexcept;
   [[nodiscard]] ReleaseResult release_from_heap(const Allocation& allocation) noexcept;
   void give_back(std::span<const ParkedBlock> blocks) noexcept;
-  // A batch: what magazines have is filled in first, uncounted; `missing` lists the rest, in order.
-  void take_parked(std::span<const std::uint64_t> sizes, std::span<Allocation> batch) noexcept;
-  void count(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept;
+  // A batch: what magazines have is filled in first, its counts pending; `missing` lists the rest, in order.
+  [[nodiscard]] bool take_parked(std::span<const std::uint64_t> sizes, std::vector<Allocation>& batch) noexcept;
+  void serve_missing(std::span<const std::uint64_t> sizes, std::span<Allocation> batch,
+                     std::span<const std::size_t> missing);
+  void settle_pending(bool counts) noexcept;
   void undo(std::span<const Allocation> batch, std::span<const std::size_t> missing) noexcept;
   void count(const Allocation& allocation) noexcept;
   void undo(const Allocation& allocation) noexcept;

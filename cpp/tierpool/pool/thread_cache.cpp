@@ -24,6 +24,7 @@ ThreadCache::ThreadCache(const MagazineLayout& layout, std::size_t heap_count, s
       lane_(lane),
       magazines_(std::make_unique<Magazine[]>(layout.count())),
       counters_(heap_count),
+      pending_(heap_count),
       give_back_(give_back) {
   std::uint64_t units = 0;
   for (std::uint32_t index = 0; index < layout.class_count(); ++index) {
@@ -105,6 +106,15 @@ std::uint32_t ThreadCache::extra_blocks(std::uint32_t index) noexcept {
     return 0;
   }
   return std::min(wanted, magazine.place_count() - magazine.count());
+}
+
+void ThreadCache::settle_pending(bool counts) noexcept {
+  for (std::size_t heap = 0; heap < pending_.size(); ++heap) {
+    if (counts) {
+      counters_[heap].add(pending_[heap]);
+    }
+    pending_[heap] = EventCounters{};
+  }
 }
 
 void ThreadCache::forget_largest_requests() noexcept {

@@ -78,6 +78,9 @@ class alignas(64) ThreadCache {
 
   [[nodiscard]] EventCounters& counters_of(std::uint32_t heap_index) noexcept { return counters_[heap_index]; }
   [[nodiscard]] const std::vector<EventCounters>& counters() const noexcept { return counters_; }
+  /// Counts of a batch that may still fail: they become the thread's, or nobody's, by settle_pending().
+  [[nodiscard]] EventCounters& pending_of(std::uint32_t heap_index) noexcept { return pending_[heap_index]; }
+  void settle_pending(bool counts) noexcept;
   void forget_largest_requests() noexcept;
 
   /// Gives back every parked block and gives up all places. Returns how many blocks that was.
@@ -102,6 +105,7 @@ class alignas(64) ThreadCache {
   const std::uint32_t lane_;
   std::unique_ptr<Magazine[]> magazines_;
   std::vector<EventCounters> counters_;  // by heap
+  std::vector<EventCounters> pending_;   // likewise
   std::atomic<std::uint64_t> max_bytes_{0};
   std::atomic<std::uint64_t> reserved_bytes_{0};                           // by the places of all magazines
   std::array<std::uint64_t, MagazineLayout::kExactSlots> missed_bytes_{};  // what each exact slot was last asked for
