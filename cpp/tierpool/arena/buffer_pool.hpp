@@ -18,8 +18,8 @@
 #include "tierpool/arena/residency.hpp"
 #include "tierpool/arena/shortage.hpp"
 #include "tierpool/arena/slot_table.hpp"
-#include "tierpool/base/spin_lock.hpp"
 #include "tierpool/base/fork_handler.hpp"
+#include "tierpool/base/spin_lock.hpp"
 #include "tierpool/pool/memory_pool.hpp"
 
 namespace tierpool {
