@@ -61,7 +61,8 @@ class Model:
         random = np.random.default_rng(1)
 
         def weights(*shape: int) -> Array:
-            return (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+            scaled: Array = (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+            return scaled
 
         self.embedding = weights(VOCABULARY, WIDTH)
         self.up = [weights(WIDTH, HIDDEN) for _ in range(LAYERS)]
@@ -96,7 +97,7 @@ def decode(model: Model, tokens: int, arena: BufferPool | None) -> tuple[list[in
     return seen, 0 if arena is None else arena.get_statistics().fresh - after_first
 
 
-def nanoseconds(work: Callable[[], None], items: int, rounds: int) -> float:
+def nanoseconds(work: Callable[[], object], items: int, rounds: int) -> float:
     """Median time of one of `items`."""
     samples = []
     for _ in range(rounds):
