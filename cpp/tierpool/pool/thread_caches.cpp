@@ -40,8 +40,11 @@ std::uint64_t new_id() {
 /// Lives as long as its thread and gives back what the thread has parked in any pool.
 class ThreadEnd {
  public:
+  ThreadEnd() = default;
+  ThreadEnd(const ThreadEnd&) = delete;
+  ThreadEnd& operator=(const ThreadEnd&) = delete;
   ~ThreadEnd() {
-    ThreadCaches::current_ = {ThreadCaches::kThreadEnded, nullptr};
+    ThreadCaches::last_used = {ThreadCaches::kThreadEnded, nullptr};
     for (const auto& [id, cache] : caches_) {
       const std::lock_guard<std::mutex> lock(directory().mutex);  // the pool cannot end meanwhile
       if (ThreadCaches* caches = directory().find(id)) {
@@ -74,7 +77,7 @@ thread_local ThreadEnd thread_end;
 
 }  // namespace
 
-thread_local constinit ThreadCaches::Current ThreadCaches::current_ = {kNoPool, nullptr};
+thread_local constinit ThreadCaches::Current ThreadCaches::last_used = {kNoPool, nullptr};
 
 ThreadCaches::ThreadCaches(const MagazineLayout& layout, const MagazineLimits& limits, std::size_t heap_count,
                            ThreadCache::GiveBack give_back)
@@ -94,7 +97,7 @@ ThreadCaches::~ThreadCaches() {
 }
 
 ThreadCache* ThreadCaches::find_or_add_current() noexcept {
-  if (current_.id == kThreadEnded) {
+  if (last_used.id == kThreadEnded) {
     return nullptr;  // a destructor that runs behind the thread's own end
   }
   ThreadCache* cache = thread_end.find(id_);
@@ -105,7 +108,7 @@ ThreadCache* ThreadCaches::find_or_add_current() noexcept {
       return nullptr;
     }
   }
-  current_ = {id_, cache};
+  last_used = {id_, cache};
   return cache;
 }
 

@@ -22,12 +22,14 @@ class ThreadCaches {
   ThreadCaches& operator=(const ThreadCaches&) = delete;
 
   /// For the hot path: whether the pool with that id is the one this thread used last, and its cache there.
-  [[nodiscard]] static bool is_current(std::uint64_t id) noexcept { return current_.id == id; }
-  [[nodiscard]] static ThreadCache& current_cache() noexcept { return *current_.cache; }
+  [[nodiscard]] static bool is_current(std::uint64_t id) noexcept { return last_used.id == id; }
+  [[nodiscard]] static ThreadCache& current_cache() noexcept { return *last_used.cache; }
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
 
   /// The calling thread's cache, made when it has none; nullptr when there is no memory for one.
-  [[nodiscard]] ThreadCache* current() noexcept { return current_.id == id_ ? current_.cache : find_or_add_current(); }
+  [[nodiscard]] ThreadCache* current() noexcept {
+    return last_used.id == id_ ? last_used.cache : find_or_add_current();
+  }
 
   /// Whether any magazine has places; nothing is parked where none has.
   [[nodiscard]] bool may_hold_blocks() const noexcept { return may_hold_blocks_.load(std::memory_order_acquire); }
@@ -82,7 +84,7 @@ class ThreadCaches {
   void resume_all() noexcept;
 
   // The pool this thread used last. Plain data in the static block, so that reading it is one instruction.
-  static thread_local constinit Current current_ __attribute__((tls_model("initial-exec")));
+  static thread_local constinit Current last_used __attribute__((tls_model("initial-exec")));
 
   const std::uint64_t id_;  // never used twice, so that a thread never takes an ended pool's cache for this one's
   const MagazineLayout layout_;
