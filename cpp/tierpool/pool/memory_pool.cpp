@@ -310,6 +310,8 @@ PoolStatistics MemoryPool::statistics() const {
   for (const HeapStatistics& heap : heaps(standstill)) {
     total.add(heap);
   }
+  // Not the sum over the heaps, which were not all looked at in the same moment: the peak must never fall below it.
+  total.used_bytes = used_.used() - total.cached_bytes;
   total.peak_used_bytes = std::max(used_.peak(), total.used_bytes);
   return total;
 }

@@ -87,8 +87,10 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
     fallbacks_.count_exhaustion();
     return AllocationOutcome::over_limit;
   }
-  if (counted && uses_magazines(request) && plan.exact_bytes <= heap_size_bytes_ && take_parked(request, allocation)) {
-    limit_.give_back(plan.block_bytes - allocation.block_bytes);
+  // Not where only the exact size is within the limit: what is parked has the class's.
+  const bool may_be_parked = counted && uses_magazines(request) && plan.exact_bytes <= heap_size_bytes_ &&
+                             plan.block_bytes == layout_.rounded_bytes(request.bytes);
+  if (may_be_parked && take_parked(request, allocation)) {
     return AllocationOutcome::served;
   }
   return serve_planned(request, plan, allocation);
@@ -128,11 +130,13 @@ AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request,
   if (plan.exact_bytes > heap_size_bytes_) {
     return AllocationOutcome::out_of_memory;
   }
+  const bool were_parked = caches_.may_hold_blocks();
   const AllocationOutcome outcome = try_sizes(request, plan, allocation);
-  // What threads have parked may be the very memory that is missing.
-  if (outcome != AllocationOutcome::out_of_memory || !caches_.may_hold_blocks() || caches_.flush() == 0) {
+  if (outcome != AllocationOutcome::out_of_memory || (!were_parked && !caches_.may_hold_blocks())) {
     return outcome;
   }
+  // What threads have parked may be the very memory that is missing, also if someone else has brought it back by now.
+  caches_.flush();
   return try_sizes(request, plan, allocation);
 }
 
@@ -185,12 +189,12 @@ AllocationOutcome MemoryPool::try_heaps(const AllocationRequest& request, const 
 
 AllocationOutcome MemoryPool::try_ordered(std::span<const std::uint32_t> order, const AllocationRequest& request,
                                           const Plan& plan, Allocation& allocation) noexcept {
-  const ThreadCache* cache = uses_magazines(request) ? caches_.current() : nullptr;
+  const bool has_cache = uses_magazines(request) && ThreadCaches::is_current(caches_.id());
   const Heap::TakeOptions options{.block_bytes = plan.block_bytes,
                                   .alignment_bytes = request.alignment_bytes,
                                   .may_commit = request.may_block,
                                   .counted = plan.counted,
-                                  .lane = cache == nullptr ? 0 : cache->lane()};
+                                  .lane = has_cache ? ThreadCaches::current_cache().lane() : 0};
   const std::uint32_t turn = turn_.load(std::memory_order_relaxed);
   for (const std::uint32_t index : order) {
     switch (heaps_[index]->take(allocation, options)) {
@@ -220,7 +224,7 @@ void MemoryPool::refill(const Allocation& allocation) noexcept {
   // The heap's lock inside the cache's, as everywhere: a standstill finds no block between the two.
   cache->lock.lock_as_owner();
   cache->note_miss(allocation.block_bytes);
-  const std::uint32_t extras = cache->extra_blocks(allocation.magazine);
+  const std::uint32_t extras = cache->extra_blocks(allocation.magazine, allocation.block_bytes);
   if (extras != 0) {
     park_extras(*cache, allocation, extras);
   }
@@ -270,7 +274,8 @@ bool MemoryPool::release_slowly(const Allocation& allocation) noexcept {
   }
   const ReleaseResult result =
       allocation.is_fallback() ? fallbacks_.release(allocation) : release_from_heap(allocation);
-  if (result != ReleaseResult::stale) {
+  // Without a limit nothing holds the pool any more: whoever has it may have ended it.
+  if (ends_late && result != ReleaseResult::stale) {
     limit_.give_back(allocation.block_bytes);
   }
   if (ends_late) {

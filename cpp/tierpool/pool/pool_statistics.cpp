@@ -90,7 +90,6 @@ void PoolStatistics::add(const HeapStatistics& heap) noexcept {
   ++total_heaps;
   active_heaps += heap.live_count != 0 ? 1 : 0;
   capacity_bytes += heap.capacity_bytes;
-  used_bytes += heap.used_bytes;
   cached_bytes += heap.cached_bytes;
   committed_bytes += heap.committed_bytes;
   free_bytes += heap.free_bytes;

@@ -110,7 +110,7 @@ struct PoolStatistics {
   std::uint64_t largest_free_bytes = 0;
   std::uint64_t contiguous_free_bytes = 0;  ///< sum over the heaps of the largest free block
 
-  /// Adds one heap's or the fallbacks' share. The peak of the used bytes is the pool's own and not touched.
+  /// Adds one heap's or the fallbacks' share. Used bytes and their peak are the pool's own and not touched.
   void add(const HeapStatistics& heap) noexcept;
   void add(const FallbackStatistics& fallback) noexcept;
 

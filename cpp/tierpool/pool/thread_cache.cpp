@@ -95,8 +95,8 @@ void ThreadCache::note_miss(std::uint64_t bytes) noexcept {
   }
 }
 
-std::uint32_t ThreadCache::extra_blocks(std::uint32_t index) noexcept {
-  if (index >= layout_.class_count()) {
+std::uint32_t ThreadCache::extra_blocks(std::uint32_t index, std::uint64_t bytes) noexcept {
+  if (index >= layout_.class_count() || magazines_[index].block_bytes() != bytes) {
     return 0;
   }
   Magazine& magazine = magazines_[index];

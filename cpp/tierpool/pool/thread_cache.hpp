@@ -73,8 +73,9 @@ class alignas(64) ThreadCache {
   /// Learns that a heap had to serve `bytes`: the second time in a row, an exact size gets a magazine, whose former
   /// blocks are given back.
   void note_miss(std::uint64_t bytes) noexcept;
-  /// How many blocks of a class to take in advance when a request found none; its magazine has places for them.
-  [[nodiscard]] std::uint32_t extra_blocks(std::uint32_t index) noexcept;
+  /// How many more blocks of `bytes` to take in advance when a request found none; their magazine has places for them.
+  /// None for what is not a class: where a class does not fit, a block may be smaller than its magazine's.
+  [[nodiscard]] std::uint32_t extra_blocks(std::uint32_t index, std::uint64_t bytes) noexcept;
 
   [[nodiscard]] EventCounters& counters_of(std::uint32_t heap_index) noexcept { return counters_[heap_index]; }
   [[nodiscard]] const std::vector<EventCounters>& counters() const noexcept { return counters_; }

@@ -50,6 +50,7 @@ class ThreadEnd {
       if (ThreadCaches* caches = directory().find(id)) {
         const std::lock_guard<std::mutex> caches_lock(caches->mutex_);
         caches->retire(cache);
+        caches->share_limit();
       }
     }
   }
@@ -128,16 +129,14 @@ ThreadCache* ThreadCaches::add_current() {
 
 void ThreadCaches::share_limit() noexcept {
   const std::uint64_t share = limits_.total_bytes / std::max<std::size_t>(caches_.size(), 1);
+  stop_all();  // none may be growing towards its former share
   for (const auto& cache : caches_) {
     cache->set_max_bytes(enabled_ ? std::min(limits_.thread_bytes, share) : 0);
-  }
-  for (const auto& cache : caches_) {
     if (cache->is_over_limit()) {
-      cache->lock.claim();
       cache->flush();
-      cache->lock.unclaim();
     }
   }
+  resume_all();
 }
 
 void ThreadCaches::retire(const ThreadCache* cache) noexcept {
@@ -151,7 +150,6 @@ void ThreadCaches::retire(const ThreadCache* cache) noexcept {
     retired_counters_[heap].add((*found)->counters()[heap]);
   }
   caches_.erase(found);
-  share_limit();
 }
 
 void ThreadCaches::stop_all() noexcept {
@@ -174,9 +172,10 @@ void ThreadCaches::resume_all() noexcept {
 
 std::size_t ThreadCaches::flush() noexcept {
   const Standstill standstill(*this);
-  may_hold_blocks_.store(false, std::memory_order_relaxed);
   const auto add_flushed = [](std::size_t sum, const auto& cache) { return sum + cache->flush(); };
-  return std::accumulate(caches_.begin(), caches_.end(), std::size_t{0}, add_flushed);
+  const std::size_t count = std::accumulate(caches_.begin(), caches_.end(), std::size_t{0}, add_flushed);
+  may_hold_blocks_.store(false, std::memory_order_release);  // whoever sees it also sees the blocks in their heaps
+  return count;
 }
 
 void ThreadCaches::disable() noexcept {
@@ -244,6 +243,7 @@ void ThreadCaches::after_fork_in_child() {
       retire(caches_[i].get());
     }
   }
+  share_limit();  // only now: a thread that did not come along may be inside its lock for ever
   mutex_.unlock();
 }
 

@@ -254,10 +254,52 @@ TEST_F(MemoryPoolMagazinesTest, MaxBytesCountsLiveBlocksOnly) {
     ASSERT_TRUE(pool.release(allocation));
   }
   EXPECT_GT(pool.statistics().cached_bytes, 0u);
-  // 63 KiB and a byte would round up to a class of 64 KiB, which just fits; 300 units more fit exactly only.
-  const Allocation most = keep(pool.allocate(130 * kUnitBytes));
-  EXPECT_EQ(most.block_bytes, 136 * kUnitBytes);
-  EXPECT_EQ(keep(pool.allocate(120 * kUnitBytes)).block_bytes, 120 * kUnitBytes);
+}
+
+// 33 units belong to the class of 34: two of them are within 67 units only if one is exact.
+TEST_F(MemoryPoolMagazinesTest, LimitThatAClassWouldExceedIsKeptByAnExactBlock) {
+  MemoryPool& pool = build_with(kMiB, 1, [](PoolConfig& config) {
+    config.max_bytes = 67 * kUnitBytes;
+    config.on_exhaustion = OnExhaustion::raise;
+  });
+  for (int i = 0; i < 3; ++i) {  // the later rounds would refill the class
+    const Allocation rounded = pool.allocate(33 * kUnitBytes);
+    EXPECT_EQ(rounded.block_bytes, 34 * kUnitBytes);
+    const Allocation exact = pool.allocate(33 * kUnitBytes);
+    EXPECT_EQ(exact.block_bytes, 33 * kUnitBytes);
+    EXPECT_EQ(pool.statistics().used_bytes, 67 * kUnitBytes);
+    ASSERT_TRUE(pool.release(rounded));
+    ASSERT_TRUE(pool.release(exact));
+    expect_identities(pool);
+  }
+}
+
+TEST_F(MemoryPoolMagazinesTest, ParkedBlockThatWouldExceedTheLimitIsNotServed) {
+  MemoryPool& pool = build_with(kMiB, 1, [](PoolConfig& config) { config.max_bytes = 67 * kUnitBytes; });
+  ASSERT_TRUE(pool.release(pool.allocate(33 * kUnitBytes)));
+  keep(pool.allocate(32 * kUnitBytes));
+  keep(pool.allocate(2 * kUnitBytes));
+  EXPECT_EQ(keep(pool.allocate(33 * kUnitBytes)).block_bytes, 33 * kUnitBytes);
+  EXPECT_EQ(pool.statistics().used_bytes, 67 * kUnitBytes);
+}
+
+TEST_F(MemoryPoolMagazinesTest, NoRequestFailsWhileOthersBringBackWhatIsParked) {
+  for (int round = 0; round < 100 && !HasFailure(); ++round) {
+    MemoryPool& pool = build_with(kMiB, 1, [](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+    for (const Allocation& allocation : pool.allocate_batch(std::vector<std::uint64_t>(64, kMiB / 64))) {
+      ASSERT_TRUE(pool.release(allocation));
+    }
+    ASSERT_EQ(pool.statistics().cached_bytes, kMiB);
+    std::latch start(2);
+    std::array<Allocation, 2> halves;
+    run_threads(2, [&](std::size_t index) {
+      start.arrive_and_wait();
+      EXPECT_EQ(pool.serve({.bytes = kMiB / 2, .alignment_bytes = 512}, halves[index]), AllocationOutcome::served);
+    });
+    for (const Allocation& half : halves) {
+      ASSERT_TRUE(pool.release(half));
+    }
+  }
 }
 
 TEST_F(MemoryPoolMagazinesTest, ClosedPoolParksNothingAndItsMemoryGoesWithTheLastAllocation) {

@@ -145,17 +145,18 @@ TEST_F(ThreadCacheTest, LimitOfZeroParksNothing) {
 
 TEST_F(ThreadCacheTest, RefillsOfSmallBlocksDoubleAndThoseOfLargeOnesStayAtOne) {
   const auto small = static_cast<std::uint32_t>(layout_.index_for(1024));
-  EXPECT_EQ(cache_.extra_blocks(small), 0u);
-  EXPECT_EQ(cache_.extra_blocks(small), 1u);
-  EXPECT_EQ(cache_.extra_blocks(small), 3u);
+  EXPECT_EQ(cache_.extra_blocks(small, 1024), 0u);
+  EXPECT_EQ(cache_.extra_blocks(small, 1024), 1u);
+  EXPECT_EQ(cache_.extra_blocks(small, 1024), 3u);
   for (int i = 0; i < 20; ++i) {
-    EXPECT_LE(cache_.extra_blocks(small), 63u);
+    EXPECT_LE(cache_.extra_blocks(small, 1024), 63u);
   }
   const auto large = static_cast<std::uint32_t>(layout_.index_for(64 * kKiB));
   for (int i = 0; i < 5; ++i) {
-    EXPECT_EQ(cache_.extra_blocks(large), 0u);
+    EXPECT_EQ(cache_.extra_blocks(large, 64 * kKiB), 0u);
   }
-  EXPECT_EQ(cache_.extra_blocks(layout_.class_count()), 0u) << "never for exact sizes";
+  EXPECT_EQ(cache_.extra_blocks(layout_.class_count(), 100 * kKiB), 0u) << "never for exact sizes";
+  EXPECT_EQ(cache_.extra_blocks(small, 768), 0u) << "nor for a block that its magazine does not take";
 }
 
 }  // namespace
