@@ -12,7 +12,8 @@ namespace {
 
 TEST(LruPolicy, GivesUpWhatWasNotNeededForTheLongestTime) {
   constexpr std::uint32_t kUnits = 20;
-  std::mt19937 random(3);
+  std::mt19937 engine(3);
+  const auto random = [&] { return static_cast<UnitId>(engine()); };
   LruPolicy policy(kUnits);
   std::list<UnitId> model;  // the oldest first
   for (int step = 0; step < 20000; ++step) {

@@ -23,12 +23,10 @@ using Owners = std::map<Page, std::set<int>>;
 
 void touch(const std::vector<Extent>& extents, int owner, Owners& owners) {
   for (const Extent& extent : extents) {
-    for (std::uint64_t byte = extent.offset_bytes; byte < extent.end_bytes(); ++byte) {
-      owners[{extent.file_index, byte / kPage}].insert(owner);
-      byte = extent.end_bytes() - 1 - byte < kPage ? byte : byte + kPage - 2;
-    }
-    if (extent.size_bytes > 0) {
-      owners[{extent.file_index, (extent.end_bytes() - 1) / kPage}].insert(owner);
+    for (std::uint64_t page = extent.offset_bytes / kPage; page * kPage < extent.end_bytes(); ++page) {
+      if (extent.size_bytes > 0) {
+        owners[{extent.file_index, page}].insert(owner);
+      }
     }
   }
 }
@@ -79,7 +77,7 @@ TEST(UnitLayout, EveryPageGoesToItsOnlyOwnerAndSharedOnesStay) {
     std::vector<Page> expected_resident;
     for (const auto& [page, of] : owners) {
       const int owner = *of.begin();
-      auto& list = of.size() > 1 ? expected_edges
+      auto& list = of.size() > 1        ? expected_edges
                    : owner == kResident ? expected_resident
                                         : expected[static_cast<std::size_t>(owner)];
       list.push_back(page);

@@ -37,8 +37,9 @@ TEST(UnitTable, KnowsTheExtentsAndBytesOfEveryUnit) {
 }
 
 TEST(UnitTable, RefusesWhatIsNotWholePages) {
-  for (const Extent& extent : {Extent{0, 1, kPage}, Extent{0, 0, kPage + 1}, Extent{0, 0, 0},
-                               Extent{0, 0 - kPage, kPage}, Extent{0, kPage, 0 - kPage}, Extent{0, 0 - kPage, 2 * kPage}}) {
+  for (const Extent& extent :
+       {Extent{0, 1, kPage}, Extent{0, 0, kPage + 1}, Extent{0, 0, 0}, Extent{0, 0 - kPage, kPage},
+        Extent{0, kPage, 0 - kPage}, Extent{0, 0 - kPage, 2 * kPage}}) {
     const std::string error = error_of({{{0, 16 * kPage, kPage}}, {extent}});
     EXPECT_NE(error.find("Unit 1 has an extent of " + std::to_string(extent.size_bytes) + " bytes at " +
                          std::to_string(extent.offset_bytes) + " of file 0"),
