@@ -177,7 +177,7 @@ bool DirectReader::is_finished(const ReadHandle& read) noexcept {
 
 std::string DirectReader::error(const ReadHandle& read) {
   if (is_foreign_process()) {
-    return "This process was forked from the one that reads the weights: load them here";
+    return kForkedText;
   }
   ReadPiece piece;
   ReadResult failure;

@@ -29,6 +29,9 @@ struct ReadPiece {
 enum class ReadPriority { demand, prefetch };
 enum class ReadOutcome { complete, failed, cancelled };
 
+inline constexpr const char* kForkedText =
+    "This process was forked from the one that reads the weights: load them here";
+
 /// A request on its way; belongs to the reader, and is shared by everyone who waits for it.
 class Read {
  private:
@@ -95,6 +98,9 @@ class DirectReader {
   /// Cancels everything, waits for the calls that are under way, ends the threads. Does nothing the second time.
   void close() noexcept;
 
+  /// Whether this process was forked from the one that has the threads.
+  [[nodiscard]] bool is_foreign_process() const noexcept;
+
   [[nodiscard]] ReaderStatistics statistics() const;
   [[nodiscard]] const ReadSource& source(std::uint32_t file_index) const { return *sources_.at(file_index); }
 
@@ -106,7 +112,6 @@ class DirectReader {
   void work() noexcept;
   [[nodiscard]] ReadResult read_piece(const ReadPiece& piece) noexcept;
   [[nodiscard]] std::vector<ReadPiece> cut(const std::vector<ReadPiece>& pieces) const;
-  [[nodiscard]] bool is_foreign_process() const noexcept;
 
   // All of these expect mutex_ to be held.
   [[nodiscard]] std::deque<ReadHandle>& queue(ReadPriority priority) noexcept {

@@ -53,6 +53,7 @@ ExpertCache::ExpertCache(UnitLoader& loader, SlotPool& slots, SlotBinding& bindi
 ExpertCache::~ExpertCache() { close(); }
 
 ExpertCache::Lease ExpertCache::acquire(std::span<const UnitId> requests) {
+  require_own_process();
   Lease lease;
   std::unique_lock<std::mutex> lock(mutex_);
   require_open();
@@ -85,6 +86,7 @@ void ExpertCache::begin_loads(const std::vector<UnitId>& units, Lease& lease, st
 }
 
 std::uint32_t ExpertCache::prefetch(std::span<const UnitId> units) {
+  require_own_process();
   const std::lock_guard<std::mutex> lock(mutex_);
   require_open();
   require_known(units);
@@ -106,11 +108,17 @@ std::uint32_t ExpertCache::prefetch(std::span<const UnitId> units) {
 }
 
 void ExpertCache::cancel() noexcept {
+  if (loader_.reader().is_foreign_process()) {
+    return;
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   cancel_reads();
 }
 
 void ExpertCache::close() noexcept {
+  if (loader_.reader().is_foreign_process()) {
+    return;  // the lock may be held by a thread that is not here
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   if (std::exchange(closed_, true)) {
     return;
@@ -349,6 +357,13 @@ void ExpertCache::forget(UnitId unit) {
   policy_->removed(unit);
 }
 
+// Not under the lock, which a thread of the parent may have held.
+void ExpertCache::require_own_process() const {
+  if (loader_.reader().is_foreign_process()) {
+    throw Error(kForkedText);
+  }
+}
+
 void ExpertCache::require_open() const {
   if (closed_) {
     throw CancelledError("The expert cache is closed");
@@ -382,6 +397,9 @@ void ExpertCache::unpin(Lease& lease) noexcept {
 }
 
 void ExpertCache::release(Lease& lease) noexcept {
+  if (loader_.reader().is_foreign_process()) {
+    return;
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   unpin(lease);
 }

@@ -37,7 +37,8 @@ struct UnitRequests {
 /// Keeps the units in slots that were needed last, or whatever its policy keeps, and shows them to the engine.
 ///
 /// Every call may come from any thread. The lock is held over the binding's calls, never over a read. A unit is shown
-/// only after its read completed, and is hidden before its slot is filled with another one.
+/// only after its read completed, and is hidden before its slot is filled with another one. In a forked child, where
+/// the parent goes on changing the slots, acquire() and prefetch() throw and the rest does nothing.
 class ExpertCache {
  public:
   /// Units that stay where they are until it dies. Not to be used by two threads at once; may outlive close(), not
@@ -135,6 +136,7 @@ class ExpertCache {
   void cancel_reads() noexcept;
   void unpin(Lease& lease) noexcept;
 
+  void require_own_process() const;
   void release(Lease& lease) noexcept;
 
   UnitLoader& loader_;

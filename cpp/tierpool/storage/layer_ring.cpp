@@ -53,6 +53,7 @@ LayerRing::LayerRing(UnitLoader& loader, SlotPool& slots, SlotBinding& binding, 
 LayerRing::~LayerRing() { close(); }
 
 void LayerRing::start() {
+  require_own_process();
   std::unique_lock<std::mutex> lock(mutex_);
   recover(lock);
   std::size_t next = 0;
@@ -74,6 +75,7 @@ void LayerRing::enter(std::uint32_t layer) {
     throw std::out_of_range("There is no layer " + std::to_string(layer) + ": there are " +
                             std::to_string(layers_.size()));
   }
+  require_own_process();
   std::unique_lock<std::mutex> lock(mutex_);
   recover(lock);
   const std::uint64_t bytes = loader_.units().unit_bytes(layers_[layer]);
@@ -98,6 +100,9 @@ void LayerRing::enter(std::uint32_t layer) {
 }
 
 void LayerRing::cancel() noexcept {
+  if (loader_.reader().is_foreign_process()) {
+    return;
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   cancelled_ = true;
   for (std::vector<Place>* places : {&pinned_, &ring_}) {
@@ -110,6 +115,9 @@ void LayerRing::cancel() noexcept {
 }
 
 void LayerRing::close() noexcept {
+  if (loader_.reader().is_foreign_process()) {
+    return;  // the lock may be held by a thread that is not here
+  }
   cancel();
   std::unique_lock<std::mutex> lock(mutex_);
   if (std::exchange(closed_, true)) {
@@ -135,6 +143,13 @@ void LayerRing::close() noexcept {
 RingStatistics LayerRing::statistics() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return statistics_;
+}
+
+// Not under the lock, which a thread of the parent may have held.
+void LayerRing::require_own_process() const {
+  if (loader_.reader().is_foreign_process()) {
+    throw Error(kForkedText);
+  }
 }
 
 /// Makes nothing of what was cancelled, so that it is read anew.

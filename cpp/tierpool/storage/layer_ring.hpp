@@ -27,7 +27,8 @@ struct RingStatistics {
 /// through the rest of the slots, read ahead of their use without a pause between the last layer and the first.
 ///
 /// start() and enter() are called by one thread at a time, cancel() and statistics() by any; close() when no other call
-/// is running. The lock is held over the binding's calls, never over a read.
+/// is running. The lock is held over the binding's calls, never over a read. In a forked child, start() and enter()
+/// throw and the rest does nothing.
 class LayerRing {
  public:
   /// `layers` by order of use; no unit twice. `depth` slots form the ring, the others hold pinned layers; with a slot
@@ -65,6 +66,8 @@ class LayerRing {
     bool has_unit = false;  // something was read into it, or is being read
     bool is_shown = false;
   };
+
+  void require_own_process() const;
 
   // All of these expect mutex_ to be held; positions count the uses of streamed layers, round after round.
   [[nodiscard]] Place& place(std::uint64_t position) noexcept { return ring_[position % ring_.size()]; }

@@ -1,8 +1,6 @@
 #include "tierpool/storage/direct_reader.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -12,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/child_process.hpp"
 #include "support/fake_clock.hpp"
 #include "support/fake_source.hpp"
 #include "support/page_buffer.hpp"
@@ -231,19 +230,14 @@ TEST_F(DirectReaderTest, AForkedChildIsToldInsteadOfWaitingForEver) {
   const auto reader = make_reader(1);
   const ReadHandle before = reader->submit({piece(0, 1)}, ReadPriority::demand);
   EXPECT_EQ(reader->wait(before), ReadOutcome::complete);
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(60);
+  const int status = testing::exit_status_of_child([&] {
     const ReadHandle read = reader->submit({piece(0, 1)}, ReadPriority::demand);
     const bool told = reader->wait(read) == ReadOutcome::cancelled && reader->is_finished(read) &&
                       reader->error(read).find("forked") != std::string::npos;
     reader->close();
-    _exit(told ? 7 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 7);
+    return told ? 7 : 1;
+  });
+  EXPECT_EQ(status, 7);
 }
 
 TEST_F(DirectReaderTest, ManyThreadsMaySubmitJoinCancelAndWait) {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "support/captured_log.hpp"
+#include "support/child_process.hpp"
 #include "support/storage_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/storage/lru_policy.hpp"
@@ -459,6 +460,30 @@ TEST(ExpertCache, StallIsTheTimeThatReadsTook) {
   storage.source->let_go();
   user.join();
   EXPECT_EQ(storage.cache.statistics().stall_ns, stall_ns + 1000);
+}
+
+// A call is under way in the parent, which the child must not wait for.
+TEST(ExpertCache, AForkedChildIsToldInsteadOfWaitingForEver) {
+  CachedStorage storage(4, 2, 1);
+  ExpertCache::Lease lease = storage.cache.acquire(Units{0});
+  storage.source->hold_from(storage.source->calls().size());
+  std::thread user([&] { storage.use({1}); });
+  storage.source->wait_for_calls(3);
+  const int status = testing::exit_status_of_child([&] {
+    bool told = false;
+    try {
+      storage.use({0});
+    } catch (const Error& error) {
+      told = std::string(error.what()).find("forked") != std::string::npos;
+    }
+    lease = ExpertCache::Lease();
+    storage.cache.cancel();
+    storage.cache.close();
+    return told ? 7 : 1;
+  });
+  EXPECT_EQ(status, 7);
+  storage.source->let_go();
+  user.join();
 }
 
 TEST(ExpertCache, RefusesUnknownUnitsUncounted) {

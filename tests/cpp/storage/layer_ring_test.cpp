@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "support/captured_log.hpp"
+#include "support/child_process.hpp"
 #include "support/storage_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 
@@ -291,6 +291,23 @@ TEST(LayerRing, RefusesWhatMakesNoRing) {
   storage.slots.give_back(slot);
   make(2);
   EXPECT_EQ(storage.slots.free_count(), 3u);
+}
+
+TEST(LayerRing, AForkedChildIsToldInsteadOfWaitingForEver) {
+  RingStorage storage(6, 3, 2);
+  storage.ring->start();
+  const int status = testing::exit_status_of_child([&] {
+    bool told = false;
+    try {
+      storage.ring->enter(0);
+    } catch (const Error& error) {
+      told = std::string(error.what()).find("forked") != std::string::npos;
+    }
+    storage.ring->cancel();
+    storage.ring->close();
+    return told ? 7 : 1;
+  });
+  EXPECT_EQ(status, 7);
 }
 
 TEST(LayerRing, RefusesUnknownLayers) {

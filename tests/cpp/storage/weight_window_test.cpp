@@ -16,6 +16,7 @@
 
 #include "support/fake_clock.hpp"
 #include "support/fake_source.hpp"
+#include "support/file_mapping.hpp"
 #include "support/temporary_file.hpp"
 #include "support/weight_bytes.hpp"
 #include "tierpool/base/address.hpp"
@@ -31,6 +32,7 @@ namespace tierpool {
 namespace {
 
 using testing::FakeSource;
+using testing::FileMapping;
 using testing::holds;
 
 constexpr std::uint64_t kFilePages = 120;
@@ -46,31 +48,6 @@ bool is_readable(std::uint64_t address) {
   close(ends[1]);
   return written == 1;
 }
-
-/// A mapping of a file, as an engine makes it.
-class FileMapping {
- public:
-  FileMapping(const std::string& path, std::uint64_t offset, std::uint64_t bytes)
-      : file_descriptor_(open(path.c_str(), O_RDONLY)),
-        bytes_(bytes),
-        mapping_(mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file_descriptor_, static_cast<off_t>(offset))) {
-    EXPECT_NE(mapping_, MAP_FAILED);
-  }
-  ~FileMapping() {
-    munmap(mapping_, bytes_);
-    close(file_descriptor_);
-  }
-  FileMapping(const FileMapping&) = delete;
-  FileMapping& operator=(const FileMapping&) = delete;
-
-  [[nodiscard]] std::uint64_t address() const noexcept { return address_of(mapping_); }
-  [[nodiscard]] int file_descriptor() const noexcept { return file_descriptor_; }
-
- private:
-  const int file_descriptor_;
-  const std::uint64_t bytes_;
-  void* const mapping_;
-};
 
 /// Tensors of units and resident ones in turn, none of them a whole number of pages.
 class WeightWindowTest : public ::testing::Test {
