@@ -15,6 +15,7 @@ namespace tierpool {
 namespace {
 
 constexpr std::uint64_t kSmallestPageBytes = 4 * kKiB;
+constexpr const char* kForkedText = "This process was forked from the one that reads the weights: load them here";
 
 // By ReadFault.
 constexpr std::array<const char*, 5> kFaultTexts = {
@@ -175,6 +176,17 @@ bool DirectReader::is_finished(const ReadHandle& read) noexcept {
   return !read->is_queued_ && read->running_pieces_ == 0;
 }
 
+void DirectReader::require_complete(const ReadHandle& read) {
+  switch (wait(read)) {
+    case ReadOutcome::complete:
+      return;
+    case ReadOutcome::failed:
+      throw ReadError(error(read));
+    case ReadOutcome::cancelled:
+      throw CancelledError(error(read));
+  }
+}
+
 std::string DirectReader::error(const ReadHandle& read) {
   if (is_foreign_process()) {
     return kForkedText;
@@ -278,6 +290,12 @@ void DirectReader::stop(Read& read, ReadOutcome outcome) noexcept {
   read.outcome_ = outcome;
   ++(outcome == ReadOutcome::failed ? statistics_.failed : statistics_.cancelled);
   read.finished_.notify_all();
+}
+
+void DirectReader::require_own_process() const {
+  if (is_foreign_process()) {
+    throw Error(kForkedText);
+  }
 }
 
 bool DirectReader::is_foreign_process() const noexcept { return getpid() != process_; }

@@ -29,9 +29,6 @@ struct ReadPiece {
 enum class ReadPriority { demand, prefetch };
 enum class ReadOutcome { complete, failed, cancelled };
 
-inline constexpr const char* kForkedText =
-    "This process was forked from the one that reads the weights: load them here";
-
 /// A request on its way; belongs to the reader, and is shared by everyone who waits for it.
 class Read {
  private:
@@ -92,6 +89,8 @@ class DirectReader {
   /// Blocks until no thread touches the destinations any more. Unless it says complete, their contents are undefined.
   [[nodiscard]] ReadOutcome wait(const ReadHandle& read) noexcept;
   [[nodiscard]] bool is_finished(const ReadHandle& read) noexcept;
+  /// wait(), and ReadError or CancelledError with what error() says unless the read is complete.
+  void require_complete(const ReadHandle& read);
   /// What went wrong with a read that failed or was cancelled, naming the file and the place.
   [[nodiscard]] std::string error(const ReadHandle& read);
 
@@ -100,6 +99,8 @@ class DirectReader {
 
   /// Whether this process was forked from the one that has the threads.
   [[nodiscard]] bool is_foreign_process() const noexcept;
+  /// Throws Error if so.
+  void require_own_process() const;
 
   [[nodiscard]] ReaderStatistics statistics() const;
   [[nodiscard]] const ReadSource& source(std::uint32_t file_index) const { return *sources_.at(file_index); }

@@ -53,7 +53,7 @@ ExpertCache::ExpertCache(UnitLoader& loader, SlotPool& slots, SlotBinding& bindi
 ExpertCache::~ExpertCache() { close(); }
 
 ExpertCache::Lease ExpertCache::acquire(std::span<const UnitId> requests) {
-  require_own_process();
+  loader_.reader().require_own_process();  // before the lock, which a thread of the parent may have held
   Lease lease;
   std::unique_lock<std::mutex> lock(mutex_);
   require_open();
@@ -86,7 +86,7 @@ void ExpertCache::begin_loads(const std::vector<UnitId>& units, Lease& lease, st
 }
 
 std::uint32_t ExpertCache::prefetch(std::span<const UnitId> units) {
-  require_own_process();
+  loader_.reader().require_own_process();  // before the lock, which a thread of the parent may have held
   const std::lock_guard<std::mutex> lock(mutex_);
   require_open();
   require_known(units);
@@ -245,16 +245,11 @@ void ExpertCache::make_readable(Lease& lease, std::unique_lock<std::mutex>& lock
       const ReadHandle read = pin.read;
       const std::uint64_t began_ns = clock_.now_ns();
       lock.unlock();
-      const ReadOutcome outcome = loader_.reader().wait(read);
+      static_cast<void>(loader_.reader().wait(read));
       lock.lock();
       statistics_.stall_ns += clock_.now_ns() - began_ns;
       settle(pin.unit, read);
-      if (outcome == ReadOutcome::failed) {
-        throw ReadError(loader_.reader().error(read));
-      }
-      if (outcome == ReadOutcome::cancelled) {
-        throw CancelledError(loader_.reader().error(read));
-      }
+      loader_.reader().require_complete(read);
       pin.read = nullptr;
     }
     Entry& entry = entries_[pin.unit];
@@ -355,13 +350,6 @@ void ExpertCache::forget(UnitId unit) {
   entry.pins = 0;
   occupied_.erase(std::find(occupied_.begin(), occupied_.end(), unit));
   policy_->removed(unit);
-}
-
-// Not under the lock, which a thread of the parent may have held.
-void ExpertCache::require_own_process() const {
-  if (loader_.reader().is_foreign_process()) {
-    throw Error(kForkedText);
-  }
 }
 
 void ExpertCache::require_open() const {

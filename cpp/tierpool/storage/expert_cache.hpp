@@ -136,7 +136,6 @@ class ExpertCache {
   void cancel_reads() noexcept;
   void unpin(Lease& lease) noexcept;
 
-  void require_own_process() const;
   void release(Lease& lease) noexcept;
 
   UnitLoader& loader_;

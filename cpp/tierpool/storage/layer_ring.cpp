@@ -53,7 +53,7 @@ LayerRing::LayerRing(UnitLoader& loader, SlotPool& slots, SlotBinding& binding, 
 LayerRing::~LayerRing() { close(); }
 
 void LayerRing::start() {
-  require_own_process();
+  loader_.reader().require_own_process();  // before the lock, which a thread of the parent may have held
   std::unique_lock<std::mutex> lock(mutex_);
   recover(lock);
   std::size_t next = 0;
@@ -75,7 +75,7 @@ void LayerRing::enter(std::uint32_t layer) {
     throw std::out_of_range("There is no layer " + std::to_string(layer) + ": there are " +
                             std::to_string(layers_.size()));
   }
-  require_own_process();
+  loader_.reader().require_own_process();  // before the lock, which a thread of the parent may have held
   std::unique_lock<std::mutex> lock(mutex_);
   recover(lock);
   const std::uint64_t bytes = loader_.units().unit_bytes(layers_[layer]);
@@ -143,13 +143,6 @@ void LayerRing::close() noexcept {
 RingStatistics LayerRing::statistics() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return statistics_;
-}
-
-// Not under the lock, which a thread of the parent may have held.
-void LayerRing::require_own_process() const {
-  if (loader_.reader().is_foreign_process()) {
-    throw Error(kForkedText);
-  }
 }
 
 /// Makes nothing of what was cancelled, so that it is read anew.
@@ -227,18 +220,12 @@ void LayerRing::make_readable(Place& place, std::unique_lock<std::mutex>& lock) 
     const ReadHandle read = place.read;
     const std::uint64_t began_ns = clock_.now_ns();
     lock.unlock();
-    const ReadOutcome outcome = loader_.reader().wait(read);
+    const bool is_complete = loader_.reader().wait(read) == ReadOutcome::complete;
     lock.lock();
     statistics_.stall_ns += clock_.now_ns() - began_ns;
     place.read = nullptr;
-    if (outcome != ReadOutcome::complete) {
-      place.has_unit = false;
-      const std::string reason = loader_.reader().error(read);
-      if (outcome == ReadOutcome::failed) {
-        throw ReadError(reason);
-      }
-      throw CancelledError(reason);
-    }
+    place.has_unit = is_complete;
+    loader_.reader().require_complete(read);
     statistics_.read_bytes += loader_.units().unit_bytes(place.unit);
   }
   if (!place.is_shown) {

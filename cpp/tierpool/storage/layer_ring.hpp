@@ -67,8 +67,6 @@ class LayerRing {
     bool is_shown = false;
   };
 
-  void require_own_process() const;
-
   // All of these expect mutex_ to be held; positions count the uses of streamed layers, round after round.
   [[nodiscard]] Place& place(std::uint64_t position) noexcept { return ring_[position % ring_.size()]; }
   [[nodiscard]] UnitId unit_at(std::uint64_t position) const noexcept { return streamed_[position % streamed_.size()]; }

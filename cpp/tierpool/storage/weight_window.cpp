@@ -75,15 +75,7 @@ void read_into(std::uint64_t address, std::span<const Extent> extents, DirectRea
     pieces.push_back({extent.file_index, extent.offset_bytes, extent.size_bytes, address});
     address += extent.size_bytes;
   }
-  const ReadHandle read = reader.submit(pieces, ReadPriority::demand);
-  switch (reader.wait(read)) {
-    case ReadOutcome::complete:
-      return;
-    case ReadOutcome::failed:
-      throw ReadError(reader.error(read));
-    case ReadOutcome::cancelled:
-      throw CancelledError(reader.error(read));
-  }
+  reader.require_complete(reader.submit(pieces, ReadPriority::demand));
 }
 
 }  // namespace
