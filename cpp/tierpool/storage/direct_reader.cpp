@@ -248,7 +248,7 @@ ReadResult DirectReader::read_piece(const ReadPiece& piece) noexcept {
 
 DirectReader::Task DirectReader::take_task() noexcept {
   std::deque<ReadHandle>& reads = queues_[0].empty() ? queues_[1] : queues_[0];
-  const Task task{.read = reads.front(), .index = reads.front()->next_piece_};
+  Task task{.read = reads.front(), .index = reads.front()->next_piece_};
   ++task.read->next_piece_;
   ++task.read->running_pieces_;
   if (task.read->next_piece_ == task.read->pieces_.size()) {

@@ -46,6 +46,8 @@ class ExpertCache {
   class Lease {
    public:
     Lease() = default;
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
     Lease(Lease&& other) noexcept { swap(other); }
     Lease& operator=(Lease&& other) noexcept {
       Lease(std::move(other)).swap(*this);

@@ -14,9 +14,11 @@ namespace tierpool {
 
 FileSource::FileSource(std::string path) : FileSource(std::move(path), &pread) {}
 
-FileSource::FileSource(std::string path, PreadCall pread_call) : path_(std::move(path)), pread_call_(pread_call) {
-  // O_NONBLOCK: a pipe has to be refused, not waited for.
-  buffered_descriptor_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+FileSource::FileSource(std::string path, PreadCall pread_call)
+    : path_(std::move(path)),
+      pread_call_(pread_call),
+      // O_NONBLOCK: a pipe has to be refused, not waited for.
+      buffered_descriptor_(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   if (buffered_descriptor_ < 0 || !read_file_state(buffered_descriptor_, opened_)) {
     const std::string reason = std::generic_category().message(errno);
     close(buffered_descriptor_);
@@ -26,7 +28,7 @@ FileSource::FileSource(std::string path, PreadCall pread_call) : path_(std::move
     close(buffered_descriptor_);
     throw ReadError("Cannot read weights from '" + path_ + "': it is not a regular file");
   }
-  direct_descriptor_ = open_direct(path_.c_str());
+  direct_descriptor_ = open_direct(path_.c_str());  // once it is known that this object will see to its end
   // Between the two calls the path may have come to name another file.
   FileState direct;
   direct_.store(direct_descriptor_ >= 0 && read_file_state(direct_descriptor_, direct) && direct == opened_);

@@ -43,7 +43,7 @@ class FileSource final : public ReadSource {
 
   const std::string path_;
   const PreadCall pread_call_;
-  int buffered_descriptor_ = -1;
+  const int buffered_descriptor_;
   int direct_descriptor_ = -1;
   std::atomic<bool> direct_{false};
   FileState opened_;

@@ -25,6 +25,8 @@ class MemoryBudget {
   class Share {
    public:
     Share() = default;
+    Share(const Share&) = delete;
+    Share& operator=(const Share&) = delete;
     Share(Share&& other) noexcept { swap(other); }
     Share& operator=(Share&& other) noexcept {
       Share(std::move(other)).swap(*this);
