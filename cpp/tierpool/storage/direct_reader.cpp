@@ -234,11 +234,14 @@ void DirectReader::work() noexcept {
 ReadResult DirectReader::read_piece(const ReadPiece& piece) noexcept {
   ReadSource& source = *sources_[piece.file_index];
   const std::uint64_t size_bytes = source.size_bytes();
-  ReadResult result = source.read(piece.offset_bytes, piece.size_bytes, piece.destination);
   const std::uint64_t left_bytes = piece.offset_bytes < size_bytes ? size_bytes - piece.offset_bytes : 0;
   const std::uint64_t expected_bytes = std::min(piece.size_bytes, left_bytes);
-  if (result.fault == ReadFault::none && result.bytes < expected_bytes) {
-    result.fault = ReadFault::ended;
+  ReadResult result;
+  if (expected_bytes > 0) {
+    result = source.read(piece.offset_bytes, piece.size_bytes, piece.destination);
+    if (result.fault == ReadFault::none && result.bytes < expected_bytes) {
+      result.fault = ReadFault::ended;
+    }
   }
   if (expected_bytes < piece.size_bytes) {
     std::memset(pointer_at(piece.destination + expected_bytes), 0, piece.size_bytes - expected_bytes);

@@ -28,7 +28,7 @@ FileSource::FileSource(std::string path, PreadCall pread_call)
     close(buffered_descriptor_);
     throw ReadError("Cannot read weights from '" + path_ + "': it is not a regular file");
   }
-  direct_descriptor_ = open_direct(path_.c_str());  // once it is known that this object will see to its end
+  direct_descriptor_ = open_direct(path_.c_str());
   // Between the two calls the path may have come to name another file.
   FileState direct;
   direct_.store(direct_descriptor_ >= 0 && read_file_state(direct_descriptor_, direct) && direct == opened_);

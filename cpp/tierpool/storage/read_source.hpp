@@ -29,8 +29,8 @@ class ReadSource {
   [[nodiscard]] virtual const std::string& name() const noexcept = 0;
   /// When it was opened.
   [[nodiscard]] virtual std::uint64_t size_bytes() const noexcept = 0;
-  /// Reads up to `bytes` at `offset_bytes`, less only where the source ends. Blocks. Offset, size and destination are
-  /// whole pages; what lies behind the source's end is not written.
+  /// Reads up to `bytes` at `offset_bytes`, which lies inside, less only where the source ends. Blocks. Offset, size
+  /// and destination are whole pages; what lies behind the source's end is not written.
   [[nodiscard]] virtual ReadResult read(std::uint64_t offset_bytes, std::uint64_t bytes,
                                         std::uint64_t destination) noexcept = 0;
 };

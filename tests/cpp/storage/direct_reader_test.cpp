@@ -71,6 +71,7 @@ TEST_F(DirectReaderTest, BytesBehindTheEndOfTheFileAreZero) {
   const ReadHandle read = reader->submit({piece(62, 5)}, ReadPriority::demand);
   EXPECT_EQ(reader->wait(read), ReadOutcome::complete);
   EXPECT_TRUE(arrived(62, 5));
+  EXPECT_EQ(source_->calls().size(), 3u);  // there is nothing to ask for behind it
 }
 
 TEST_F(DirectReaderTest, NothingAtAllIsCompleteAtOnce) {
