@@ -367,6 +367,31 @@ TEST(ExpertCache, ACallRightBehindCancelIsNotCancelled) {
   EXPECT_TRUE(storage.shows({1, 2}));
 }
 
+// Units 5 and 6 are given up while a thread still writes to each of their slots, and only one of the two ends.
+TEST(ExpertCache, ASlotIsNotFilledWhileACancelledReadStillWritesToIt) {
+  CachedStorage storage(8, 2, 4);
+  storage.source->hold({0, 1, 2, 3});
+  EXPECT_EQ(storage.cache.prefetch(Units{5}), 1u);
+  storage.source->wait_for_calls(2);
+  EXPECT_EQ(storage.cache.prefetch(Units{6}), 1u);
+  storage.source->wait_for_calls(4);
+  storage.cache.cancel();
+  std::thread user([&] {
+    const ExpertCache::Lease lease = storage.cache.acquire(Units{1, 2});
+    EXPECT_TRUE(storage.shows({1, 2}));
+  });
+  storage.source->release(2);
+  storage.source->release(3);
+  while (storage.slots.free_count() == 0 && storage.reader.statistics().requests < 4) {
+    std::this_thread::yield();
+  }
+  static_cast<void>(storage.cache.statistics());  // the user has done what it could
+  EXPECT_EQ(storage.reader.statistics().requests, 2u);
+  storage.source->release(0);
+  storage.source->release(1);
+  user.join();
+}
+
 TEST(ExpertCache, CloseEndsWaitsHidesEverythingAndRefusesMore) {
   CachedStorage storage(8, 4, 1);
   const ExpertCache::Lease lease = storage.cache.acquire(Units{0});  // may outlive close()

@@ -213,6 +213,25 @@ TEST(LayerRing, AFailureAtEveryReadIsRaisedAndTheLayerCanBeEnteredAgain) {
   }
 }
 
+TEST(LayerRing, ASlotIsNotFilledWhileACancelledReadStillWritesToIt) {
+  RingStorage storage(6, 2, 2, 2);
+  storage.source->hold({2});  // the first two pieces are those of the first layer
+  storage.ring->start();
+  storage.ring->enter(0);
+  storage.source->wait_for_calls(4);
+  std::thread user([&] {
+    storage.ring->enter(3);  // takes the place of layer 1
+    EXPECT_TRUE(storage.shows(3));
+  });
+  while (storage.ring->statistics().requests < 2) {
+    std::this_thread::yield();
+  }
+  const ReaderStatistics statistics = storage.reader.statistics();
+  EXPECT_EQ(statistics.requests - statistics.joined, 2u);
+  storage.source->release(2);
+  user.join();
+}
+
 TEST(LayerRing, CancelEndsAWaitAndTheNextCallBeginsAnew) {
   RingStorage storage(6, 3, 3, 1);
   storage.source->hold_from(0);

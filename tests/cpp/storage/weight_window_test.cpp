@@ -326,6 +326,58 @@ TEST_F(WeightWindowTest, APartOfAFileIsEnough) {
   EXPECT_THROW(WeightWindow(*units_, *slots_, {}, Uncovered::reads_file), ConfigError);
 }
 
+/// Shared memory whose descriptor cannot be mapped for reading.
+class UnmappableDevice final : public Device {
+ public:
+  [[nodiscard]] const std::string& name() const noexcept override { return device_.name(); }
+  [[nodiscard]] std::uint64_t total_bytes() const override { return device_.total_bytes(); }
+  [[nodiscard]] std::uint64_t free_bytes() const override { return device_.free_bytes(); }
+  [[nodiscard]] std::uint64_t granularity_bytes() const noexcept override { return device_.granularity_bytes(); }
+  [[nodiscard]] std::uint64_t max_alignment_bytes() const noexcept override { return device_.max_alignment_bytes(); }
+  [[nodiscard]] bool host_accessible() const noexcept override { return true; }
+  [[nodiscard]] bool commits_zeroed() const noexcept override { return true; }
+  [[nodiscard]] Reservation reserve(std::uint64_t bytes) override {
+    Reservation reservation = device_.reserve(bytes);
+    reservation.file_descriptor = open("/dev/null", O_WRONLY);
+    return reservation;
+  }
+  [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override {
+    return device_.commit(address, bytes);
+  }
+  [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override {
+    return device_.decommit(address, bytes);
+  }
+  void release(const Reservation& reservation) noexcept override { device_.release(reservation); }
+  [[nodiscard]] DirectAllocation allocate_direct(std::uint64_t bytes, std::uint64_t alignment) noexcept override {
+    return device_.allocate_direct(bytes, alignment);
+  }
+  void free_direct(std::uint64_t address, std::uint64_t bytes, std::uint64_t alignment) noexcept override {
+    device_.free_direct(address, bytes, alignment);
+  }
+  void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override {
+    device_.copy(destination, source, bytes);
+  }
+
+ private:
+  HostDevice device_;
+};
+
+TEST_F(WeightWindowTest, ASlotThatCannotBeShownChangesNothing) {
+  UnmappableDevice unmappable;
+  const SlotPool slots(unmappable, budget_, units_->largest_unit_bytes(), 1, page_);
+  const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
+  WeightWindow window(*units_, slots, {file}, Uncovered::reads_file);
+  try {
+    window.bind(4, 0);
+    ADD_FAILURE() << "mapped what cannot be mapped";
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("Cannot show unit 4: Permission denied"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_TRUE(shows_the_file());
+  EXPECT_THROW(window.unbind(4), InvalidHandleError);
+}
+
 TEST_F(WeightWindowTest, RefusesSlotsThatCannotBeMappedASecondTime) {
   SimulatedDevice simulated;
   const SlotPool slots(simulated, budget_, units_->largest_unit_bytes(), 1, page_);

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,7 +41,7 @@ class FakeSource final : public ReadSource {
     const std::uint64_t number = calls_.size();
     calls_.push_back({offset_bytes, bytes});
     changed_.notify_all();
-    changed_.wait(lock, [&] { return number < allowed_; });
+    changed_.wait(lock, [&] { return number < allowed_ && !held_.contains(number); });
     if (clock_ != nullptr) {
       clock_->advance(delay_ns_);
     }
@@ -70,6 +71,16 @@ class FakeSource final : public ReadSource {
   void hold_from(std::uint64_t number) {
     const std::lock_guard lock(mutex_);
     allowed_ = number;
+    changed_.notify_all();
+  }
+  /// These reads wait until they are released, others do not.
+  void hold(const std::set<std::uint64_t>& numbers) {
+    const std::lock_guard lock(mutex_);
+    held_ = numbers;
+  }
+  void release(std::uint64_t number) {
+    const std::lock_guard lock(mutex_);
+    held_.erase(number);
     changed_.notify_all();
   }
   void let_go() { hold_from(std::numeric_limits<std::uint64_t>::max()); }
@@ -105,6 +116,7 @@ class FakeSource final : public ReadSource {
   std::condition_variable changed_;
   std::vector<Call> calls_;
   std::map<std::uint64_t, Failure> failures_;
+  std::set<std::uint64_t> held_;
   std::uint64_t allowed_ = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t delay_ns_ = 0;
 };
