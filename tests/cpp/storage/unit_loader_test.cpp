@@ -33,7 +33,7 @@ TEST(UnitLoader, PutsTheExtentsOneBehindTheOtherIntoTheSlot) {
   EXPECT_TRUE(testing::holds(address, first->bytes(), 7 * page, 2 * page));
   EXPECT_TRUE(testing::holds(address + 2 * page, second->bytes(), 4 * page, page));
   EXPECT_TRUE(testing::holds(address + 3 * page, first->bytes(), page, page));
-  EXPECT_TRUE(testing::holds(slots.address(0), std::vector<unsigned char>(), 0, 4 * page));  // untouched
+  EXPECT_TRUE(testing::holds(slots.address(0), std::vector<unsigned char>(1, 0), 0, 4 * page));  // untouched
   EXPECT_EQ(reader.wait(loader.load(1, 0, ReadPriority::prefetch)), ReadOutcome::complete);
   EXPECT_EQ(reader.statistics().read_bytes, 4 * page - 100);
 }
