@@ -62,7 +62,7 @@ struct ReaderStatistics {
 ///
 /// Every call may come from any thread; but when close() begins, none but wait(), cancel() and statistics() may be
 /// running, and afterwards requests are cancelled at once. A forked child has none of the threads: there, requests and
-/// waits are cancelled.
+/// waits are cancelled, and statistics() may not be called.
 class DirectReader {
  public:
   struct Options {

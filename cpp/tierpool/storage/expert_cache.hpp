@@ -38,7 +38,8 @@ struct UnitRequests {
 ///
 /// Every call may come from any thread. The lock is held over the binding's calls, never over a read. A unit is shown
 /// only after its read completed, and is hidden before its slot is filled with another one. In a forked child, where
-/// the parent goes on changing the slots, acquire() and prefetch() throw and the rest does nothing.
+/// the parent goes on changing the slots, acquire() and prefetch() throw, statistics are not to be had, and the rest
+/// does nothing.
 class ExpertCache {
  public:
   /// Units that stay where they are until it dies. Not to be used by two threads at once; may outlive close(), not

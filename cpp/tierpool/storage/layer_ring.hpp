@@ -28,7 +28,7 @@ struct RingStatistics {
 ///
 /// start() and enter() are called by one thread at a time, cancel() and statistics() by any; close() when no other call
 /// is running. The lock is held over the binding's calls, never over a read. In a forked child, start() and enter()
-/// throw and the rest does nothing.
+/// throw, statistics are not to be had, and the rest does nothing.
 class LayerRing {
  public:
   /// `layers` by order of use; no unit twice. `depth` slots form the ring, the others hold pinned layers; with a slot
