@@ -253,6 +253,10 @@ void ExpertCache::make_readable(Lease& lease, std::unique_lock<std::mutex>& lock
       pin.read = nullptr;
     }
     Entry& entry = entries_[pin.unit];
+    if (!is_pinned_by(pin)) {
+      // A read that was given up too late to be stopped: it is complete, but its slot is no longer the unit's.
+      throw CancelledError("The read was cancelled");
+    }
     if (entry.presence == Presence::arrived) {
       binding_.bind(pin.unit, entry.slot);
       entry.presence = Presence::shown;
@@ -376,10 +380,7 @@ void ExpertCache::cancel_reads() noexcept {
 
 void ExpertCache::unpin(Lease& lease) noexcept {
   for (const Lease::Pin& pin : lease.pins_) {
-    Entry& entry = entries_[pin.unit];
-    if (entry.load_number == pin.load_number && entry.presence != Presence::absent) {
-      --entry.pins;
-    }
+    entries_[pin.unit].pins -= is_pinned_by(pin) ? 1 : 0;
   }
   lease.pins_.clear();
 }

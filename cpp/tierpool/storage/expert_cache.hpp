@@ -130,6 +130,11 @@ class ExpertCache {
   void begin_load(UnitId unit, SlotId slot, ReadPriority priority);
   [[nodiscard]] SlotId take_slot();
   [[nodiscard]] bool may_go(UnitId unit) const noexcept;
+  /// Whether the load that was pinned is still the unit's.
+  [[nodiscard]] bool is_pinned_by(const Lease::Pin& pin) const noexcept {
+    const Entry& entry = entries_[pin.unit];
+    return entry.presence != Presence::absent && entry.load_number == pin.load_number;
+  }
   [[nodiscard]] std::uint64_t count_evictable() const noexcept;
   void settle(UnitId unit, const ReadHandle& read);
   void settle_finished();

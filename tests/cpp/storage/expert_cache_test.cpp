@@ -329,7 +329,7 @@ TEST(ExpertCache, ADemandThatNeedsTheSlotCancelsAPrefetch) {
 }
 
 TEST(ExpertCache, AFailedPrefetchIsNoHitAndIsReadAgain) {
-  CachedStorage storage(8, 2);
+  CachedStorage storage(8, 2, 1);
   storage.source->fail_at(0, FakeSource::Failure::io_error);
   EXPECT_EQ(storage.cache.prefetch(Units{5}), 1u);
   while (storage.reader.statistics().failed == 0) {
@@ -353,6 +353,20 @@ TEST(ExpertCache, CancelEndsAWaitAndTheNextCallWorks) {
   EXPECT_TRUE(storage.shows({0}));
   storage.use({0, 1, 2, 3});
   EXPECT_TRUE(storage.shows({0, 1, 2, 3}));
+}
+
+// Every piece of the read is under way, so that it completes all the same.
+TEST(ExpertCache, ACancelThatComesTooLateToStopTheReadStillEndsTheWait) {
+  CachedStorage storage(8, 4, 2);
+  storage.source->hold_from(0);
+  std::thread user([&] { EXPECT_THROW(storage.use({0}), CancelledError); });
+  storage.source->wait_for_calls(2);
+  storage.cache.cancel();
+  storage.source->let_go();
+  user.join();
+  EXPECT_EQ(storage.binding.shown_count(), 0u);
+  storage.use({0});
+  EXPECT_TRUE(storage.shows({0}));
 }
 
 TEST(ExpertCache, ACallRightBehindCancelIsNotCancelled) {
