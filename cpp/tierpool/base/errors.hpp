@@ -48,6 +48,24 @@ class DeviceError : public Error {
   using Error::Error;
 };
 
+/// Bytes of a file that did not arrive: the disk failed, or the file was changed, cut or removed. Python's OSError.
+class ReadError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Work that was given up because its owner was cancelled or closed.
+class CancelledError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// More memory, or more mappings, asked for than were planned for; Python's MemoryError.
+class BudgetError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A handle that names no live block of this pool: released twice, foreign, or not a whole heap. Python's ValueError.
 class InvalidHandleError : public std::invalid_argument {
  public:

@@ -8,7 +8,8 @@ namespace tierpool {
 /// A contiguous address range of one device; physical memory may or may not stand behind it.
 struct Reservation {
   std::uint64_t address = 0;
-  std::uint64_t bytes = 0;  ///< a whole number of granules
+  std::uint64_t bytes = 0;   ///< a whole number of granules
+  int file_descriptor = -1;  ///< through which its pages can be mapped a second time; -1 where they cannot
 };
 
 /// Memory taken from a device outside any heap: the fallback path.

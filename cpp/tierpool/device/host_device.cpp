@@ -72,6 +72,23 @@ std::uint64_t map_aligned(std::uint64_t bytes, std::uint64_t alignment, int extr
   return address;
 }
 
+/// Puts new shared memory in the place of a mapping; its descriptor, or -1 with errno set, and the mapping as it was.
+int share_in_place(std::uint64_t address, std::uint64_t bytes) noexcept {
+  const int file_descriptor = create_shared_memory(bytes);
+  if (file_descriptor < 0) {
+    return -1;
+  }
+  const int flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+  if (mmap(pointer_at(address), bytes, PROT_READ | PROT_WRITE, flags, file_descriptor, 0) == MAP_FAILED) {
+    const int error = errno;
+    close(file_descriptor);
+    errno = error;
+    return -1;
+  }
+  refuse_huge_pages(address, bytes);
+  return file_descriptor;
+}
+
 /// Populates from as many threads as pay off and can be started, the calling one among them.
 bool populate_in_parallel(std::uint64_t address, std::uint64_t bytes) noexcept {
   std::atomic<std::uint64_t> next_offset{0};
@@ -133,6 +150,16 @@ Reservation HostDevice::reserve(std::uint64_t bytes) {
                       "; use smaller or fewer heaps, or raise the limit on virtual memory (ulimit -v) or on "
                       "mappings (vm.max_map_count)");
   }
+  if (backing_ == HostBacking::shared_memory) {
+    const int file_descriptor = share_in_place(address, rounded_bytes);
+    if (file_descriptor < 0) {
+      const std::string reason = std::generic_category().message(errno);
+      unmap(address, rounded_bytes);
+      throw DeviceError("Cannot reserve " + format_memory_size(bytes) + " of shared host memory: " + reason +
+                        "; raise the limit on open files (ulimit -n) or on their size (ulimit -f)");
+    }
+    return {.address = address, .bytes = rounded_bytes, .file_descriptor = file_descriptor};
+  }
   // Once for the whole range: asked at each commit, it would split the mapping and lock out other threads' faults.
   advise_huge_pages(address, rounded_bytes);
   return {.address = address, .bytes = rounded_bytes};
@@ -142,9 +169,16 @@ bool HostDevice::commit(std::uint64_t address, std::uint64_t bytes) noexcept {
   return bytes < kParallelBytes ? populate_pages(address, bytes) : populate_in_parallel(address, bytes);
 }
 
-bool HostDevice::decommit(std::uint64_t address, std::uint64_t bytes) noexcept { return discard_pages(address, bytes); }
+bool HostDevice::decommit(std::uint64_t address, std::uint64_t bytes) noexcept {
+  return backing_ == HostBacking::shared_memory ? discard_shared_pages(address, bytes) : discard_pages(address, bytes);
+}
 
-void HostDevice::release(const Reservation& reservation) noexcept { unmap(reservation.address, reservation.bytes); }
+void HostDevice::release(const Reservation& reservation) noexcept {
+  unmap(reservation.address, reservation.bytes);
+  if (reservation.file_descriptor >= 0) {
+    close(reservation.file_descriptor);
+  }
+}
 
 DirectAllocation HostDevice::allocate_direct(std::uint64_t bytes, std::uint64_t alignment) noexcept {
   if (bytes < kMappedDirectBytes) {

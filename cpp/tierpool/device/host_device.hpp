@@ -7,13 +7,22 @@
 
 namespace tierpool {
 
-/// Ordinary memory of this machine. Stateless, hence safe from any thread and after fork.
+/// What stands behind a host reservation.
+enum class HostBacking {
+  anonymous,     ///< private to this process, in huge pages where possible
+  shared_memory  ///< a file without a name, in small pages, so that they can be mapped a second time one by one
+};
+
+/// Ordinary memory of this machine. Without state that changes, hence safe from any thread and after fork.
 ///
-/// A reservation is a private mapping, with huge pages where the system allows them by request; commit populates it,
-/// from several threads when that pays off; decommit drops the pages. Direct allocations of 128 KiB and more are
-/// mappings of their own, populated as they are touched. Memory totals follow the control group's limits.
+/// An anonymous reservation is a private mapping, with huge pages where the system allows them by request; commit
+/// populates it, from several threads when that pays off; decommit drops the pages. Direct allocations of 128 KiB and
+/// more are mappings of their own, populated as they are touched. Memory totals follow the control group's limits. A
+/// reservation of shared memory carries its descriptor; a forked child sees the same pages, not a copy.
 class HostDevice final : public Device {
  public:
+  explicit HostDevice(HostBacking backing = HostBacking::anonymous) noexcept : backing_(backing) {}
+
   [[nodiscard]] const std::string& name() const noexcept override { return name_; }
   [[nodiscard]] std::uint64_t total_bytes() const override;
   [[nodiscard]] std::uint64_t free_bytes() const override;
@@ -34,6 +43,7 @@ class HostDevice final : public Device {
 
  private:
   const std::string name_ = "host";
+  const HostBacking backing_;
 };
 
 }  // namespace tierpool

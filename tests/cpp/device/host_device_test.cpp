@@ -1,6 +1,8 @@
 #include "tierpool/device/host_device.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <cstdint>
@@ -21,10 +23,16 @@ struct MakeHost {
   static std::shared_ptr<Device> make() { return std::make_shared<HostDevice>(); }
 };
 
+struct MakeSharedHost {
+  static constexpr const char* kName = "host";
+  static std::shared_ptr<Device> make() { return std::make_shared<HostDevice>(HostBacking::shared_memory); }
+};
+
 }  // namespace
 
 namespace testing {
 INSTANTIATE_TYPED_TEST_SUITE_P(Host, DeviceContract, MakeHost);
+INSTANTIATE_TYPED_TEST_SUITE_P(SharedHost, DeviceContract, MakeSharedHost);
 }  // namespace testing
 
 namespace {
@@ -135,6 +143,29 @@ TEST(HostDevice, DirectAllocationsWorthHugePagesBeginOnOne) {
   ASSERT_TRUE(allocation);
   EXPECT_EQ(allocation.address % (2 * kMiB), 0u);
   device.free_direct(allocation.address, 4 * kMiB, 256);
+}
+
+TEST(HostDevice, PagesOfSharedMemoryCanBeMappedASecondTime) {
+  HostDevice device(HostBacking::shared_memory);
+  const Reservation range = device.reserve(4 * kMiB);
+  ASSERT_GE(range.file_descriptor, 0);
+  ASSERT_TRUE(device.commit(range.address, range.bytes));
+  void* second = mmap(nullptr, kMiB, PROT_READ, MAP_SHARED, range.file_descriptor, 2 * kMiB);
+  ASSERT_NE(second, MAP_FAILED);
+  *bytes_at(range.address + 2 * kMiB + 77) = 0x42;
+  EXPECT_EQ(static_cast<unsigned char*>(second)[77], 0x42);
+  ASSERT_TRUE(device.decommit(range.address + 2 * kMiB, 2 * kMiB));
+  EXPECT_EQ(static_cast<unsigned char*>(second)[77], 0);
+  munmap(second, kMiB);
+  device.release(range);
+  EXPECT_EQ(fcntl(range.file_descriptor, F_GETFD), -1);  // closed with the reservation
+}
+
+TEST(HostDevice, AnonymousReservationsHaveNoDescriptor) {
+  HostDevice device;
+  const Reservation range = device.reserve(1);
+  EXPECT_EQ(range.file_descriptor, -1);
+  device.release(range);
 }
 
 TEST(HostDevice, FailedReleaseIsLogged) {

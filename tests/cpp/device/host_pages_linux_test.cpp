@@ -109,5 +109,32 @@ TEST_F(HostPages, FreedDirectAllocationsAreUnmapped) {
   EXPECT_NE(mincore(pointer_at(allocation.address + 5 * kMiB), page_bytes, &page), 0);
 }
 
+TEST_F(HostPages, MovedPagesShowTheirBytesAtTheTargetAndLeaveTheirPlace) {
+  ASSERT_TRUE(device_.commit(range_.address, 2 * kMiB));
+  auto* bytes = static_cast<unsigned char*>(pointer_at(range_.address));
+  std::fill_n(bytes, 64 * kKiB, static_cast<unsigned char>(0x31));
+  auto* source =
+      static_cast<unsigned char*>(mmap(nullptr, 64 * kKiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  std::fill_n(source, 64 * kKiB, static_cast<unsigned char>(0x32));
+  ASSERT_TRUE(move_pages_over(address_of(source), 64 * kKiB, range_.address + 16 * kKiB));
+  EXPECT_EQ(std::count(bytes, bytes + 16 * kKiB, 0x31), 16 * 1024);
+  EXPECT_EQ(std::count(bytes + 16 * kKiB, bytes + 80 * kKiB, 0x32), 64 * 1024);
+  EXPECT_NE(msync(source, 64 * kKiB, MS_ASYNC), 0);  // nothing is mapped there any more
+}
+
+TEST(HostMappings, CountEveryMappingOfThisProcess) {
+  const HostMappings before = host_mappings();
+  EXPECT_GT(before.used, 10u);
+  EXPECT_GT(before.limit, before.used);
+  const auto page_bytes = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  void* range = mmap(nullptr, 100 * page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(range, MAP_FAILED);
+  for (std::uint64_t page = 1; page < 100; page += 2) {
+    ASSERT_EQ(mprotect(pointer_at(address_of(range) + page * page_bytes), page_bytes, PROT_NONE), 0);
+  }
+  EXPECT_GE(host_mappings().used, before.used + 90);
+  munmap(range, 100 * page_bytes);
+}
+
 }  // namespace
 }  // namespace tierpool

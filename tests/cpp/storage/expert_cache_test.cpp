@@ -1,0 +1,537 @@
+#include "tierpool/storage/expert_cache.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/captured_log.hpp"
+#include "support/child_process.hpp"
+#include "support/storage_fixture.hpp"
+#include "tierpool/base/errors.hpp"
+#include "tierpool/storage/lru_policy.hpp"
+
+namespace tierpool {
+namespace {
+
+using testing::FakeSource;
+using Units = std::vector<UnitId>;
+
+struct CachedStorage : testing::FakeStorage {
+  CachedStorage(std::uint32_t unit_count, std::uint32_t slot_count, std::uint32_t threads = 2,
+                std::unique_ptr<EvictionPolicy> policy = nullptr)
+      : FakeStorage(unit_count, slot_count, threads),
+        cache(loader, slots, binding, policy ? std::move(policy) : std::make_unique<LruPolicy>(unit_count), clock) {}
+
+  ~CachedStorage() {
+    cache.close();
+    EXPECT_EQ(binding.misuse_count(), 0);
+    EXPECT_EQ(binding.shown_count(), 0u);
+    EXPECT_EQ(slots.free_count(), slots.slot_count());
+  }
+  CachedStorage(const CachedStorage&) = delete;
+  CachedStorage& operator=(const CachedStorage&) = delete;
+
+  void use(const Units& requests) { static_cast<void>(cache.acquire(requests)); }
+  [[nodiscard]] bool shows(const Units& requests) const {
+    return std::all_of(requests.begin(), requests.end(), [&](UnitId unit) { return binding.shows(unit); });
+  }
+
+  ExpertCache cache;
+};
+
+/// A cache that is a list, the oldest first: what an ExpertCache with an LruPolicy is compared with.
+class CacheModel {
+ public:
+  explicit CacheModel(std::size_t slot_count) : slot_count_(slot_count) {}
+
+  /// False when it has to be refused; only the requests are counted then.
+  bool acquire(const Units& requests) {
+    std::list<UnitId> missing;
+    std::set<UnitId> needed(requests.begin(), requests.end());
+    for (const UnitId unit : requests) {
+      ++(is_present(unit) ? hits : misses);
+    }
+    const auto fixed = std::count_if(order_.begin(), order_.end(),
+                                     [&](UnitId unit) { return needed.contains(unit) || pins_.contains(unit); });
+    const auto absent = std::count_if(needed.begin(), needed.end(), [&](UnitId unit) { return !is_present(unit); });
+    if (static_cast<std::size_t>(fixed + absent) > slot_count_) {
+      return false;
+    }
+    while (order_.size() + static_cast<std::size_t>(absent) > slot_count_) {
+      order_.erase(std::find_if(order_.begin(), order_.end(),
+                                [&](UnitId unit) { return !needed.contains(unit) && !pins_.contains(unit); }));
+      ++evictions;
+    }
+    Units distinct;
+    for (const UnitId unit : requests) {
+      if (std::find(distinct.begin(), distinct.end(), unit) == distinct.end()) {
+        distinct.push_back(unit);
+      }
+    }
+    for (const UnitId unit : distinct) {
+      order_.remove(unit);
+      order_.push_back(unit);
+    }
+    pins_.insert(needed.begin(), needed.end());
+    return true;
+  }
+  void release(const Units& requests) {
+    for (const UnitId unit : std::set<UnitId>(requests.begin(), requests.end())) {
+      pins_.erase(pins_.find(unit));
+    }
+  }
+  [[nodiscard]] bool is_present(UnitId unit) const {
+    return std::find(order_.begin(), order_.end(), unit) != order_.end();
+  }
+
+  std::uint64_t hits = 0;
+  std::uint64_t misses = 0;
+  std::uint64_t evictions = 0;
+
+ private:
+  const std::size_t slot_count_;
+  std::list<UnitId> order_;
+  std::multiset<UnitId> pins_;
+};
+
+TEST(ExpertCache, HoldsCountsAndEvictsAsTheModelDoes) {
+  constexpr std::uint32_t kUnits = 30;
+  constexpr std::uint32_t kSlots = 9;
+  CachedStorage storage(kUnits, kSlots);
+  CacheModel model(kSlots);
+  std::mt19937 random(2);
+  std::deque<std::pair<Units, ExpertCache::Lease>> held;
+  std::uint64_t refused = 0;
+  for (int step = 0; step < 3000; ++step) {
+    while (held.size() > random() % 3) {
+      model.release(held.front().first);
+      held.pop_front();
+    }
+    Units requests(random() % 7);
+    for (UnitId& unit : requests) {
+      unit = static_cast<UnitId>(std::min(random() % kUnits, random() % kUnits));
+    }
+    const bool expected = model.acquire(requests);
+    try {
+      held.emplace_back(requests, storage.cache.acquire(requests));
+      ASSERT_TRUE(expected) << step;
+      EXPECT_EQ(held.back().second.unit_count(), std::set<UnitId>(requests.begin(), requests.end()).size());
+    } catch (const BudgetError&) {
+      ASSERT_FALSE(expected) << step;
+      ++refused;
+    }
+    for (const auto& [units, lease] : held) {
+      ASSERT_TRUE(storage.shows(units)) << step;
+    }
+    for (UnitId unit = 0; unit < kUnits; ++unit) {
+      ASSERT_EQ(storage.binding.shows(unit), model.is_present(unit)) << "unit " << unit << " in step " << step;
+    }
+    const CacheStatistics statistics = storage.cache.statistics();
+    ASSERT_EQ(statistics.hits, model.hits);
+    ASSERT_EQ(statistics.misses, model.misses);
+    ASSERT_EQ(statistics.evictions, model.evictions);
+    ASSERT_EQ(statistics.requests, model.hits + model.misses);
+  }
+  EXPECT_GT(refused, 0u);
+  EXPECT_GT(model.evictions, 1000u);
+  const CacheStatistics statistics = storage.cache.statistics();
+  const std::uint64_t unit_bytes = 3 * storage.page;
+  EXPECT_EQ(statistics.requested_bytes, statistics.requests * unit_bytes);
+  EXPECT_EQ(statistics.reused_bytes, statistics.hits * unit_bytes);
+  EXPECT_EQ(statistics.read_bytes, statistics.loads * unit_bytes);
+  EXPECT_LE(statistics.loads, statistics.misses);  // a unit asked for several times is read once
+  std::uint64_t hits = 0;
+  for (const UnitRequests& requests : storage.cache.unit_requests()) {
+    hits += requests.hits;
+  }
+  EXPECT_EQ(hits, statistics.hits);
+}
+
+TEST(ExpertCache, EachRequestCountsOnceAndBeforeTheLoad) {
+  CachedStorage storage(4, 4);
+  storage.use({1, 2, 1, 1});
+  EXPECT_EQ(storage.cache.statistics().misses, 4u);
+  EXPECT_EQ(storage.cache.statistics().loads, 2u);
+  storage.use({1, 3, 1});
+  EXPECT_EQ(storage.cache.statistics().hits, 2u);
+  EXPECT_EQ(storage.cache.statistics().misses, 5u);
+  EXPECT_EQ(storage.cache.unit_requests()[1].hits, 2u);
+  EXPECT_EQ(storage.cache.unit_requests()[1].misses, 3u);
+  storage.use({});
+  EXPECT_EQ(storage.cache.statistics().requests, 7u);
+}
+
+// Slots for exactly what is needed: every load of a call could push out another unit of the same call.
+TEST(ExpertCache, NothingThatACallNeedsIsEvictedByIt) {
+  CachedStorage storage(8, 4);
+  storage.use({0, 1, 2, 3});
+  const ExpertCache::Lease lease = storage.cache.acquire(Units{4, 0, 5, 6});
+  EXPECT_TRUE(storage.shows({4, 0, 5, 6}));
+  EXPECT_EQ(storage.cache.statistics().hits, 1u);
+}
+
+TEST(ExpertCache, MoreThanFitsIsRefusedWithNothingHeld) {
+  CachedStorage storage(8, 4);
+  ExpertCache::Lease lease = storage.cache.acquire(Units{0, 1});
+  try {
+    storage.use({2, 3, 1, 4});
+    ADD_FAILURE() << "held five units in four slots";
+  } catch (const BudgetError& error) {
+    EXPECT_STREQ(error.what(),
+                 "4 units are needed at once, but of the 4 slots only 2 can take one of the 3 that are missing: use "
+                 "more slots, or smaller batches");
+  }
+  EXPECT_TRUE(storage.shows({0, 1}));
+  lease = ExpertCache::Lease();
+  storage.use({2, 3, 1, 4});
+  EXPECT_TRUE(storage.shows({2, 3, 1, 4}));
+}
+
+TEST(ExpertCache, AUnitIsShownOnlyWhenAllOfItArrived) {
+  CachedStorage storage(4, 2, 1);
+  storage.source->hold_from(1);
+  std::thread user([&] { storage.use({0}); });
+  storage.source->wait_for_calls(2);  // the first of the two pieces is there
+  EXPECT_EQ(storage.binding.shown_count(), 0u);
+  storage.source->let_go();
+  user.join();
+  EXPECT_TRUE(storage.shows({0}));
+}
+
+TEST(ExpertCache, AnEvictedUnitIsHiddenBeforeItsSlotIsFilled) {
+  CachedStorage storage(4, 1, 1);
+  storage.use({0});
+  storage.source->hold_from(storage.source->calls().size());
+  std::thread user([&] { storage.use({1}); });
+  storage.source->wait_for_calls(3);
+  EXPECT_EQ(storage.binding.shown_count(), 0u);
+  storage.source->let_go();
+  user.join();
+}
+
+TEST(ExpertCache, AFailureAtEveryReadIsRaisedAndForgotten) {
+  for (const auto failure :
+       {FakeSource::Failure::io_error, FakeSource::Failure::short_read, FakeSource::Failure::changed}) {
+    CachedStorage storage(12, 4);
+    for (std::uint64_t point = 0; point < 8; ++point) {  // four units of two pieces
+      storage.source->fail_at(storage.source->calls().size() + point, failure);
+      const Units requests = {static_cast<UnitId>(4 * (point % 3)), static_cast<UnitId>(4 * (point % 3) + 1),
+                              static_cast<UnitId>(4 * (point % 3) + 2), static_cast<UnitId>(4 * (point % 3) + 3)};
+      const std::uint64_t misses = storage.cache.statistics().misses;
+      EXPECT_THROW(storage.use(requests), ReadError) << point;
+      storage.source->recover();
+      EXPECT_EQ(storage.cache.statistics().misses, misses + 4);
+      EXPECT_FALSE(storage.shows(requests));
+      storage.use(requests);
+      EXPECT_TRUE(storage.shows(requests));
+    }
+  }
+}
+
+TEST(ExpertCache, TwoCallersOfOneUnitShareOneRead) {
+  CachedStorage storage(4, 2);
+  storage.source->hold_from(0);
+  std::vector<std::thread> users;
+  for (int i = 0; i < 3; ++i) {
+    users.emplace_back([&] {
+      const ExpertCache::Lease lease = storage.cache.acquire(Units{2});
+      EXPECT_TRUE(storage.shows({2}));
+    });
+  }
+  while (storage.reader.statistics().requests < 3) {
+    std::this_thread::yield();
+  }
+  storage.source->let_go();
+  for (std::thread& user : users) {
+    user.join();
+  }
+  EXPECT_EQ(storage.source->calls().size(), 2u);  // the pieces of one unit
+  EXPECT_EQ(storage.reader.statistics().joined, 2u);
+  EXPECT_EQ(storage.cache.statistics().misses, 3u);
+}
+
+TEST(ExpertCache, ASharedReadThatFailsFailsEveryCaller) {
+  CachedStorage storage(4, 2, 1);
+  storage.source->hold_from(0);
+  storage.source->fail_at(1, FakeSource::Failure::io_error);
+  std::vector<std::thread> users;
+  for (int i = 0; i < 2; ++i) {
+    users.emplace_back([&] { EXPECT_THROW(storage.use({2}), ReadError); });
+  }
+  while (storage.reader.statistics().requests < 2) {
+    std::this_thread::yield();
+  }
+  storage.source->let_go();
+  for (std::thread& user : users) {
+    user.join();
+  }
+  storage.source->recover();
+  storage.use({2});
+}
+
+TEST(ExpertCache, PrefetchFillsFreeSlotsAndMakesHits) {
+  CachedStorage storage(8, 3);
+  storage.use({1});
+  EXPECT_EQ(storage.cache.prefetch(Units{1, 2, 3, 4}), 2u);  // one is there, two slots are free
+  while (storage.reader.statistics().read_bytes < 9 * storage.page) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(storage.binding.shown_count(), 1u);
+  storage.use({2, 3});
+  EXPECT_EQ(storage.cache.statistics().hits, 2u);
+  EXPECT_EQ(storage.cache.statistics().prefetches, 2u);
+  EXPECT_EQ(storage.cache.statistics().loads, 3u);
+  EXPECT_EQ(storage.cache.statistics().evictions, 0u);
+}
+
+TEST(ExpertCache, ADemandJoinsThePrefetchOfItsUnit) {
+  CachedStorage storage(8, 3, 1);
+  storage.source->hold_from(0);
+  EXPECT_EQ(storage.cache.prefetch(Units{5, 6}), 2u);
+  storage.source->wait_for_calls(1);
+  std::thread user([&] { storage.use({6}); });
+  while (storage.reader.statistics().joined == 0) {
+    std::this_thread::yield();
+  }
+  storage.source->let_go();
+  user.join();
+  EXPECT_TRUE(storage.shows({6}));
+  EXPECT_EQ(storage.cache.statistics().misses, 1u);  // it was not there when it was asked for
+  EXPECT_EQ(storage.cache.statistics().loads, 2u);
+  // The rest of the other prefetch came behind the demand.
+  EXPECT_EQ(storage.source->calls()[1].offset_bytes, 12 * storage.page);
+}
+
+TEST(ExpertCache, ADemandThatNeedsTheSlotCancelsAPrefetch) {
+  CachedStorage storage(8, 2, 1);
+  storage.source->hold_from(0);
+  EXPECT_EQ(storage.cache.prefetch(Units{5, 6}), 2u);
+  storage.source->wait_for_calls(1);
+  std::thread user([&] { storage.use({1, 2}); });
+  while (storage.reader.statistics().cancelled < 1) {
+    std::this_thread::yield();
+  }
+  storage.source->let_go();
+  user.join();
+  EXPECT_TRUE(storage.shows({1, 2}));
+  EXPECT_EQ(storage.cache.statistics().misses, 2u);
+}
+
+TEST(ExpertCache, AFailedPrefetchIsNoHitAndIsReadAgain) {
+  CachedStorage storage(8, 2, 1);
+  storage.source->fail_at(0, FakeSource::Failure::io_error);
+  EXPECT_EQ(storage.cache.prefetch(Units{5}), 1u);
+  while (storage.reader.statistics().failed == 0) {
+    std::this_thread::yield();
+  }
+  storage.source->recover();
+  storage.use({5});
+  EXPECT_EQ(storage.cache.statistics().misses, 1u);
+  EXPECT_TRUE(storage.shows({5}));
+}
+
+TEST(ExpertCache, CancelEndsAWaitAndTheNextCallWorks) {
+  CachedStorage storage(8, 4, 1);
+  storage.use({0});
+  storage.source->hold_from(storage.source->calls().size());
+  std::thread user([&] { EXPECT_THROW(storage.use({0, 1, 2}), CancelledError); });
+  storage.source->wait_for_calls(3);
+  storage.cache.cancel();
+  storage.source->let_go();  // a call that has begun cannot be taken back
+  user.join();
+  EXPECT_TRUE(storage.shows({0}));
+  storage.use({0, 1, 2, 3});
+  EXPECT_TRUE(storage.shows({0, 1, 2, 3}));
+}
+
+// Every piece of the read is under way, so that it completes all the same.
+TEST(ExpertCache, ACancelThatComesTooLateToStopTheReadStillEndsTheWait) {
+  CachedStorage storage(8, 4, 2);
+  storage.source->hold_from(0);
+  std::thread user([&] { EXPECT_THROW(storage.use({0}), CancelledError); });
+  storage.source->wait_for_calls(2);
+  storage.cache.cancel();
+  storage.source->let_go();
+  user.join();
+  EXPECT_EQ(storage.binding.shown_count(), 0u);
+  storage.use({0});
+  EXPECT_TRUE(storage.shows({0}));
+}
+
+TEST(ExpertCache, ACallRightBehindCancelIsNotCancelled) {
+  CachedStorage storage(8, 2, 1);
+  storage.source->hold_from(0);
+  EXPECT_EQ(storage.cache.prefetch(Units{1, 2}), 2u);
+  storage.source->wait_for_calls(1);
+  storage.cache.cancel();  // a thread still reads unit 1
+  std::thread user([&] { storage.use({1, 2}); });
+  storage.source->let_go();
+  user.join();
+  EXPECT_TRUE(storage.shows({1, 2}));
+}
+
+// Units 5 and 6 are given up while a thread still writes to each of their slots, and only one of the two ends.
+TEST(ExpertCache, ASlotIsNotFilledWhileACancelledReadStillWritesToIt) {
+  CachedStorage storage(8, 2, 4);
+  storage.source->hold({0, 1, 2, 3});
+  EXPECT_EQ(storage.cache.prefetch(Units{5}), 1u);
+  storage.source->wait_for_calls(2);
+  EXPECT_EQ(storage.cache.prefetch(Units{6}), 1u);
+  storage.source->wait_for_calls(4);
+  storage.cache.cancel();
+  std::thread user([&] {
+    const ExpertCache::Lease lease = storage.cache.acquire(Units{1, 2});
+    EXPECT_TRUE(storage.shows({1, 2}));
+  });
+  storage.source->release(2);
+  storage.source->release(3);
+  while (storage.slots.free_count() == 0 && storage.reader.statistics().requests < 4) {
+    std::this_thread::yield();
+  }
+  static_cast<void>(storage.cache.statistics());  // the user has done what it could
+  EXPECT_EQ(storage.reader.statistics().requests, 2u);
+  storage.source->release(0);
+  storage.source->release(1);
+  user.join();
+}
+
+TEST(ExpertCache, CloseEndsWaitsHidesEverythingAndRefusesMore) {
+  CachedStorage storage(8, 4, 1);
+  const ExpertCache::Lease lease = storage.cache.acquire(Units{0});  // may outlive close()
+  storage.source->hold_from(storage.source->calls().size());
+  std::thread user([&] { EXPECT_THROW(storage.use({1, 2}), CancelledError); });
+  storage.source->wait_for_calls(3);
+  std::thread closer([&] { storage.cache.close(); });
+  while (storage.reader.statistics().cancelled == 0) {
+    std::this_thread::yield();
+  }
+  storage.source->let_go();
+  user.join();
+  closer.join();
+  EXPECT_EQ(storage.binding.shown_count(), 0u);
+  EXPECT_EQ(storage.slots.free_count(), 4u);
+  EXPECT_THROW(storage.use({0}), CancelledError);
+  EXPECT_THROW(storage.cache.prefetch(Units{0}), CancelledError);
+  storage.cache.close();
+}
+
+TEST(ExpertCache, WhatCannotBeShownIsNotHeld) {
+  CachedStorage storage(8, 2);
+  storage.binding.fail_binds(1);
+  EXPECT_THROW(storage.use({0, 1}), DeviceError);
+  EXPECT_EQ(storage.binding.shown_count(), 0u);
+  storage.use({0, 1});
+  EXPECT_TRUE(storage.shows({0, 1}));
+  EXPECT_EQ(storage.cache.statistics().loads, 2u);  // they had arrived
+}
+
+TEST(ExpertCache, WhatCannotBeHiddenKeepsItsSlot) {
+  CachedStorage storage(8, 2);
+  storage.use({0, 1});
+  storage.binding.fail_unbinds(1);
+  EXPECT_THROW(storage.use({2}), DeviceError);
+  EXPECT_TRUE(storage.shows({0, 1}));
+  storage.use({2});
+  EXPECT_TRUE(storage.shows({1, 2}));
+}
+
+TEST(ExpertCache, ASlotThatCannotBeHiddenAtTheEndIsLoggedAndNotGivenBack) {
+  testing::FakeStorage storage(4, 2);
+  const testing::CapturedLog captured;
+  {
+    ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LruPolicy>(4), storage.clock);
+    static_cast<void>(cache.acquire(Units{0, 1}));
+    storage.binding.fail_unbinds(1);
+  }
+  EXPECT_EQ(storage.slots.free_count(), 1u);
+  ASSERT_EQ(captured.records().size(), 1u);
+  EXPECT_EQ(captured.records().front().message, "Closing the expert cache: no mapping left");
+}
+
+/// Names a unit that may not go.
+class BadPolicy final : public EvictionPolicy {
+ public:
+  explicit BadPolicy(std::optional<UnitId> victim) : victim_(victim) {}
+  void requested(UnitId) noexcept override {}
+  void prefetched(UnitId) noexcept override {}
+  void removed(UnitId) noexcept override {}
+  [[nodiscard]] std::optional<UnitId> victim(const std::function<bool(UnitId)>&) const override { return victim_; }
+
+ private:
+  const std::optional<UnitId> victim_;
+};
+
+TEST(ExpertCache, NoPolicyCanEvictWhatIsNeeded) {
+  for (const std::optional<UnitId> victim : {std::optional<UnitId>{0}, std::optional<UnitId>{}}) {
+    CachedStorage storage(4, 2, 1, std::make_unique<BadPolicy>(victim));
+    const ExpertCache::Lease lease = storage.cache.acquire(Units{0});
+    storage.use({1});
+    EXPECT_THROW(storage.use({2}), Error);
+    EXPECT_TRUE(storage.shows({0, 1}));
+  }
+}
+
+TEST(ExpertCache, StallIsTheTimeThatReadsTook) {
+  CachedStorage storage(4, 4, 1);
+  storage.source->set_delay(500);
+  storage.use({0, 1});  // four pieces, one behind the other
+  EXPECT_LE(storage.cache.statistics().stall_ns, 2000u);
+  const std::uint64_t stall_ns = storage.cache.statistics().stall_ns;
+  storage.use({1, 0});
+  EXPECT_EQ(storage.cache.statistics().stall_ns, stall_ns);
+  storage.source->hold_from(storage.source->calls().size());
+  std::thread user([&] { storage.use({2}); });
+  storage.source->wait_for_calls(5);
+  while (storage.cache.statistics().loads < 3) {
+    std::this_thread::yield();
+  }
+  storage.source->let_go();
+  user.join();
+  EXPECT_EQ(storage.cache.statistics().stall_ns, stall_ns + 1000);
+}
+
+// A call is under way in the parent, which the child must not wait for.
+TEST(ExpertCache, AForkedChildIsToldInsteadOfWaitingForEver) {
+  CachedStorage storage(4, 2, 1);
+  ExpertCache::Lease lease = storage.cache.acquire(Units{0});
+  storage.source->hold_from(storage.source->calls().size());
+  std::thread user([&] { storage.use({1}); });
+  storage.source->wait_for_calls(3);
+  const int status = testing::exit_status_of_child([&] {
+    bool told = false;
+    try {
+      storage.use({0});
+    } catch (const Error& error) {
+      told = std::string(error.what()).find("forked") != std::string::npos;
+    }
+    lease = ExpertCache::Lease();
+    storage.cache.cancel();
+    storage.cache.close();
+    return told ? 7 : 1;
+  });
+  EXPECT_EQ(status, 7);
+  storage.source->let_go();
+  user.join();
+}
+
+TEST(ExpertCache, RefusesUnknownUnitsUncounted) {
+  CachedStorage storage(4, 2);
+  EXPECT_THROW(storage.use({0, 4}), std::out_of_range);
+  EXPECT_THROW(storage.cache.prefetch(Units{4}), std::out_of_range);
+  EXPECT_EQ(storage.cache.statistics().requests, 0u);
+  EXPECT_EQ(storage.slots.free_count(), 2u);
+}
+
+}  // namespace
+}  // namespace tierpool
