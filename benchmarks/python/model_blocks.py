@@ -111,7 +111,7 @@ class BlockPool:
         longest_bytes = self._longest * self._block_bytes
         for done in range(0, size_bytes, longest_bytes):
             if self._taken == self._places:
-                raise ValueError("every place of the pool has been used: give --pool more bytes")
+                raise ValueError("every place of the pool has been used: the model needs a larger pool")
             begin = self._taken * self._step % self._places * self._block_bytes
             self._taken += 1
             yield self._bytes[begin : begin + min(longest_bytes, size_bytes - done)]

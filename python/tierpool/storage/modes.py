@@ -42,7 +42,7 @@ def plan_experts(request: Request, streaming: Streaming) -> Plan:
     least = request.least_slots(streaming)
     above_bytes = request.budget_bytes - request.streaming_bytes(streaming)
     by_memory = least + (above_bytes - request.batch_reserve(above_bytes)) // streaming.slot_bytes
-    by_mappings = _most_slots_by_mappings(request, streaming)
+    by_mappings = streaming.most_slots(request.profile.limits.max_mappings - MAPPINGS_KEPT)
     slots = min(units, by_memory, by_mappings)
     n_ubatch = request.largest_batch(above_bytes - (slots - least) * streaming.slot_bytes)
     batch_reason = "larger compute buffers would cost slots"
@@ -71,13 +71,6 @@ def plan_experts(request: Request, streaming: Streaming) -> Plan:
         streamed_names=streaming.tensor_names,
     )
     return _plan(request, streaming, choice, reasons)
-
-
-def _most_slots_by_mappings(request: Request, streaming: Streaming) -> int:
-    allowed = request.profile.limits.max_mappings - MAPPINGS_KEPT
-    if streaming.mappings(len(streaming.units)) <= allowed:
-        return len(streaming.units)
-    return ((allowed - 1) // 2 - streaming.page_runs) // streaming.parts_per_unit
 
 
 def plan_layers(request: Request, streaming: Streaming) -> Plan:

@@ -53,19 +53,28 @@ class Streaming:
         return sum(unit.size_bytes for unit in self.units)
 
     @cached_property
-    def parts_per_unit(self) -> int:
-        """The most parts that a unit has."""
-        return max(len(unit.parts) for unit in self.units)
+    def _open_sides_per_unit(self) -> int:
+        return max(sum(part.open_sides for part in unit.parts) for unit in self.units)
+
+    @cached_property
+    def _most_splits(self) -> int:
+        """Splits with every unit in a slot; neighbouring parts have a side in common."""
+        parts = [part for unit in self.units for part in unit.parts]
+        return min(len(parts), sum(part.open_sides for part in parts))
 
     def mappings(self, slots: int) -> int:
         """Mappings of memory needed at most when `slots` units lie over the files.
 
-        A covered run splits the mapping of its file in three; but there are never more pieces than page runs, gaps
-        between them, and parts.
+        Every run of pages that stays, and every gap between two of them, is a mapping. A part that fills its gap
+        replaces one; on each side where it does not, it splits one.
         """
-        isolated = 2 * (self.page_runs + slots * self.parts_per_unit)
-        everything = 2 * self.page_runs + sum(len(unit.parts) for unit in self.units)
-        return min(isolated, everything) + 1
+        return 2 * self.page_runs + 1 + min(slots * self._open_sides_per_unit, self._most_splits)
+
+    def most_slots(self, mappings: int) -> int:
+        """How many slots `mappings` are enough for; they must be enough for one."""
+        if self.mappings(len(self.units)) <= mappings:
+            return len(self.units)
+        return (mappings - 2 * self.page_runs - 1) // self._open_sides_per_unit
 
 
 def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:

@@ -20,12 +20,19 @@ PAGE_BYTES: Final = mmap.PAGESIZE
 
 @dataclass(frozen=True)
 class Part:
-    """Whole pages of one file, of one tensor."""
+    """Whole pages of one file, of one tensor.
+
+    Attributes
+    ----------
+    open_sides : int
+        On how many of its two sides no edge page follows, so that laying it over the file splits a mapping there.
+    """
 
     tensor_name: str
     file_index: int
     offset_bytes: int
     size_bytes: int
+    open_sides: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ def whole_pages(tensor: Tensor, first_byte: int, end_byte: int) -> Part:
     """Pages that lie entirely in ``[first_byte, end_byte)`` of a file; perhaps none."""
     first = -(-first_byte // PAGE_BYTES) * PAGE_BYTES
     end = end_byte // PAGE_BYTES * PAGE_BYTES
-    return Part(tensor.name, tensor.file_index, first, max(0, end - first))
+    open_sides = (first == first_byte) + (end == end_byte)
+    return Part(tensor.name, tensor.file_index, first, max(0, end - first), open_sides)
 
 
 def expert_units(layer: int, tensors: Sequence[Tensor]) -> list[Unit]:
