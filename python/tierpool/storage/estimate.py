@@ -43,7 +43,8 @@ def estimate(  # noqa: PLR0913  (one argument a quantity)
     profile: Profile, computed: int, *, hit_rate: float, read_bytes: int, worst_read_bytes: int, overlapped: bool
 ) -> Estimate:
     """Put a token's reads and arithmetic together; `overlapped` when the next layer is read during the arithmetic."""
-    disk_seconds = read_bytes / max(1.0, profile.read_bytes_per_second)
+    disk = max(1.0, profile.read_bytes_per_second, profile.read_bytes_per_second_single)
+    disk_seconds = read_bytes / disk
     memory_seconds = computed / max(1.0, profile.memory_bytes_per_second)
     seconds = max(disk_seconds, memory_seconds) if overlapped else disk_seconds + memory_seconds
     return Estimate(

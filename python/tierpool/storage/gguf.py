@@ -130,7 +130,9 @@ def tensor_types() -> Mapping[int, TensorType]:
     try:
         from gguf.constants import GGML_QUANT_SIZES  # noqa: PLC0415  (an extra, and half a second to import)
     except ImportError as error:
-        raise ImportError("reading GGUF files needs the package gguf: pip install 'tierpool[llama]'") from error
+        raise ImportError(
+            "reading GGUF files needs the package gguf: pip install 'tierpool[llama]' ('tierpool[gguf]' to plan only)"
+        ) from error
     return {int(kind): TensorType(kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
 
 

@@ -1,4 +1,7 @@
-"""The numbers of a model's metadata that its memory depends on, checked and completed."""
+"""The numbers of a model's metadata that its memory depends on, checked and completed.
+
+Layers and experts have the limits of llama.cpp; they also bound how many units a hostile file can ask for.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from tierpool.storage.gguf_header import LongArray
 if TYPE_CHECKING:
     from tierpool.storage.gguf import Model
 
-MAX_LAYERS: Final = 4096
+MAX_LAYERS: Final = 512
+MAX_EXPERTS: Final = 1024
 MAX_WIDTH: Final = 1 << 24
 
 
@@ -54,7 +58,7 @@ def read_hyperparameters(model: Model) -> Hyperparameters:
     head_width = embedding // widest if widest else 0
     key_width = reader.number("attention.key_length", default=head_width)
     value_width = reader.number("attention.value_length", default=head_width)
-    experts = reader.number("expert_count", default=0)
+    experts = reader.number("expert_count", default=0, limit=MAX_EXPERTS)
     used = reader.number("expert_used_count", default=0)
     if experts and not 0 < used <= experts:
         reader.fail("expert_used_count", f"is {used}, but there are {experts} experts")
@@ -92,7 +96,7 @@ class _Reader:
         """One whole number of 0 or more."""
         value = self._model.metadata.get(f"{self._model.architecture}.{key}", default)
         if value is None:
-            self.fail(key, "is missing")
+            self.fail(key, "is missing, as if this were no language model")
         return self._checked(key, value, limit)
 
     def per_layer(self, key: str, layers: int, default: int) -> tuple[int, ...]:

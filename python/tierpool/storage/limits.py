@@ -81,7 +81,7 @@ def read_limits(root: Path = _ROOT) -> Limits:
         memory_limit_bytes=limit,
         memory_limit_source=source,
         memory_used_by_others_bytes=max(0, used - process_bytes),
-        memory_available_bytes=_fields_kib(root / "proc/meminfo", "MemAvailable"),
+        memory_available_bytes=_fields_kib(root / "proc/meminfo", "MemAvailable") or _physical_bytes(root),
         process_bytes=process_bytes,
         cores=_cores(root),
         max_mappings=mappings or DEFAULT_MAX_MAPPINGS,
@@ -109,6 +109,13 @@ def _fields_kib(path: Path, *names: str) -> int:
         if name in names:
             total += int(value.split()[0]) * KIB
     return total
+
+
+def _physical_bytes(root: Path) -> int:
+    """All memory of the machine, for systems that do not say how much of it is available."""
+    if root != _ROOT or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return 0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _flat_fields(path: Path) -> dict[str, int]:

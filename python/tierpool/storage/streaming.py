@@ -93,7 +93,7 @@ def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:
         )
     mode: Literal["experts", "layers"] = "experts" if sizes.experts else "layers"
     names = architecture.expert_names if sizes.experts else architecture.layer_names
-    by_layer = _streamed_tensors(model, names)
+    by_layer = _streamed_tensors(model, names, sizes.layers)
     if not by_layer:
         return f"it has no {'experts' if sizes.experts else 'dense FFN'} that can be streamed as {model.architecture!r}"
     if sizes.experts:
@@ -121,12 +121,12 @@ def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:
     )
 
 
-def _streamed_tensors(model: Model, names: tuple[str, ...]) -> Mapping[int, list[Tensor]]:
+def _streamed_tensors(model: Model, names: tuple[str, ...], layers: int) -> Mapping[int, list[Tensor]]:
     """Streamed tensors by layer, layers in order and tensors in the order of `names`."""
     by_layer: defaultdict[int, list[Tensor]] = defaultdict(list)
     for tensor in model.tensors:
         layer, rest = split_name(tensor.name)
-        if layer is not None and rest in names:
+        if layer is not None and layer < layers and rest in names:
             by_layer[layer].append(tensor)
     for tensors in by_layer.values():
         tensors.sort(key=lambda tensor: names.index(split_name(tensor.name)[1]))

@@ -251,7 +251,7 @@ def test_longer_context_and_more_threads(profile: Profile) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("block_count", None, "block_count is missing"),
+        ("block_count", None, "block_count is missing, as if"),
         ("block_count", 1 << 40, "must lie between 0 and"),
         ("embedding_length", "wide", "is no whole number"),
         ("attention.head_count_kv", (1, 2), "has 2 numbers for 16 layers"),

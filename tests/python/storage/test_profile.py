@@ -12,6 +12,8 @@ import pytest
 from tierpool.storage.errors import ModelError
 from tierpool.storage.profile import Profile, measure_profile
 
+only_direct = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -28,6 +30,7 @@ def test_a_profile_survives_json(file: Path) -> None:
     assert Profile.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
 
 
+@only_direct
 def test_no_descriptor_stays_open(file: Path) -> None:
     descriptors = Path("/proc/self/fd")
     before = len(list(descriptors.iterdir()))
@@ -35,6 +38,7 @@ def test_no_descriptor_stays_open(file: Path) -> None:
     assert len(list(descriptors.iterdir())) == before
 
 
+@only_direct
 def test_reads_bypass_the_page_cache_where_they_can(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = []
     really_open = os.open
@@ -45,6 +49,7 @@ def test_reads_bypass_the_page_cache_where_they_can(file: Path, monkeypatch: pyt
         pytest.skip(f"the file system of {file.parent} refuses direct reads")
 
 
+@only_direct
 @pytest.mark.parametrize("refusing", ["open", "preadv"])
 def test_a_disk_that_refuses_direct_reads(file: Path, monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
     really_open, really_read, direct = os.open, os.preadv, set()
