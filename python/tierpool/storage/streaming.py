@@ -66,9 +66,11 @@ class Streaming:
         """Mappings of memory needed at most when `slots` units lie over the files.
 
         Every run of pages that stays, and every gap between two of them, is a mapping. A part that fills its gap
-        replaces one; on each side where it does not, it splits one.
+        replaces one; on each side where it does not, it splits one. Layers without a slot lie over the files too, since
+        what stays in memory is laid there as well.
         """
-        return 2 * self.page_runs + 1 + min(slots * self._open_sides_per_unit, self._most_splits)
+        laid = len(self.units) if self.mode == "layers" else slots
+        return 2 * self.page_runs + 1 + min(laid * self._open_sides_per_unit, self._most_splits)
 
     def most_slots(self, mappings: int) -> int:
         """How many slots `mappings` are enough for; they must be enough for one."""
@@ -96,12 +98,7 @@ def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:
     by_layer = _streamed_tensors(model, names, sizes.layers)
     if not by_layer:
         return f"it has no {'experts' if sizes.experts else 'dense FFN'} that can be streamed as {model.architecture!r}"
-    if sizes.experts:
-        _check_experts(model, by_layer, sizes.experts)
-        units = [unit for layer, tensors in by_layer.items() for unit in expert_units(layer, tensors)]
-    else:
-        units = [layer_unit(layer, tensors) for layer, tensors in by_layer.items()]
-    units = [unit for unit in units if unit.parts]
+    units = _units(model, by_layer, sizes.experts)
     if not units:
         return "its pieces are smaller than a page of memory"
     streamed = [tensor for tensors in by_layer.values() for tensor in tensors]
@@ -114,11 +111,21 @@ def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:
         mode=mode,
         stop_node=architecture.expert_stop if sizes.experts else architecture.layer_stop,
         tensor_names=tensor_names,
-        units=tuple(units),
+        units=units,
         resident_bytes=resident_bytes,
         edge_bytes=together.size_bytes - resident_bytes,
         page_runs=together.runs,
     )
+
+
+def _units(model: Model, by_layer: Mapping[int, list[Tensor]], experts: int) -> tuple[Unit, ...]:
+    """Cut the tensors into units, and leave out those without a whole page."""
+    if experts:
+        _check_experts(model, by_layer, experts)
+        units = [unit for layer, tensors in by_layer.items() for unit in expert_units(layer, tensors)]
+    else:
+        units = [layer_unit(layer, tensors) for layer, tensors in by_layer.items()]
+    return tuple(unit for unit in units if unit.parts)
 
 
 def _streamed_tensors(model: Model, names: tuple[str, ...], layers: int) -> Mapping[int, list[Tensor]]:

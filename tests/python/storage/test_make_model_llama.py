@@ -1,0 +1,51 @@
+"""llama.cpp loads the synthetic models of every architecture, and computes something with them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
+llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+
+from make_model import write_model  # noqa: E402
+from model_shapes import ARCHITECTURES, ModelShape  # noqa: E402
+
+TOKENS = 16
+
+
+def generate(path: Path) -> tuple[list[int], np.ndarray]:
+    """Continue a text greedily; also the last logits."""
+    llama = llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, use_mmap=True, verbose=False)
+    try:
+        prompt = llama.tokenize(b"w1 w2 w3 and bytes", add_bos=True)
+        found = list(islice(llama.generate(prompt, temp=0.0, top_k=1), TOKENS))
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(llama.ctx), (llama.n_vocab(),)).copy()
+    finally:
+        llama.close()
+    return found, logits
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architectures(tmp_path: Path, architecture: str, tied: bool) -> None:
+    if tied and architecture == "gpt-oss":
+        pytest.skip("gpt-oss always has an output of its own")
+    shape = ModelShape(architecture, layers=3, vocabulary=400, tied=tied)
+    paths = write_model(tmp_path / "model.gguf", shape, shards=2)
+    tokens, logits = generate(paths[0])
+    assert len(tokens) == TOKENS
+    assert np.isfinite(logits).all()
+    assert logits.std() > 0.1
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "MXFP4", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M", "F16"])
+def test_quantizations(tmp_path: Path, quantization: str) -> None:
+    shape = ModelShape("qwen3moe", quantization, layers=2, heads=4, feed_forward=256, vocabulary=400)
+    (path,) = write_model(tmp_path / "model.gguf", shape)
+    tokens, logits = generate(path)
+    assert len(tokens) == TOKENS
+    assert np.isfinite(logits).all()
