@@ -1,6 +1,7 @@
 """What a model needs besides its weights: KV cache, compute buffers, the process around it.
 
-These are upper bounds of what llama.cpp reserves, from the sizes of its graph; `Footprint` is the whole of it.
+Upper bounds of what llama.cpp reserves. Its buffers reuse memory from operation to operation, so that the most
+demanding stage of the graph counts, not their sum; tests compare the bounds with what it reports.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ MAX_BATCH: Final = 512
 _KV_BYTES = 2  # 16-bit floats, keys and values alike
 _FLOAT_BYTES = 4
 _CONTEXT_STEP = 256  # llama.cpp rounds the context up to this
-_LIBRARY_BYTES = 32 * MIB  # graph, scheduler, threads
+_LIBRARY_BYTES = 16 * MIB  # graph, scheduler, threads
 _VOCABULARY_ENTRY_BYTES = 320  # token, its hash entries and its merges
 _COMPUTE_BASE_BYTES = 8 * MIB
-_EMBEDDING_COPIES = 12  # of the hidden state, alive at once in a layer's attention
-_FEED_FORWARD_COPIES = 4  # gate, up, their product, and the same quantised
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,31 @@ def rounded_context(context: int) -> int:
 def estimate_footprint(sizes: Hyperparameters, context: int) -> Footprint:
     """Bound what llama.cpp needs for `context` positions, with flash attention and a 16-bit KV cache."""
     positions = rounded_context(context)
-    numbers = (
-        sizes.vocabulary
-        + _EMBEDDING_COPIES * sizes.embedding
-        + _FEED_FORWARD_COPIES * sizes.feed_forward
-        + 2 * sizes.experts
-        + 2 * positions  # the attention mask, once as 32-bit and once as 16-bit floats, rounded up
-    )
+    numbers = max(_attention_numbers(sizes, positions), _feed_forward_numbers(sizes, positions), _output_numbers(sizes))
+    # Beside the buffers, the arithmetic converts its widest input to 16-bit floats or less.
+    numbers += max(sizes.feed_forward, sizes.attention, sizes.embedding) // 2
     return Footprint(
         library_bytes=_LIBRARY_BYTES + sizes.vocabulary * (_VOCABULARY_ENTRY_BYTES + _FLOAT_BYTES),
         kv_bytes=positions * sizes.kv_width * _KV_BYTES,
         compute_base_bytes=_COMPUTE_BASE_BYTES,
         compute_token_bytes=max(1, numbers * _FLOAT_BYTES),
     )
+
+
+def _mask_numbers(sizes: Hyperparameters, positions: int) -> int:
+    return sizes.masks * positions // 2  # 16-bit floats
+
+
+def _attention_numbers(sizes: Hyperparameters, positions: int) -> int:
+    # Hidden state and its norm; queries before and after rotation, keys and values, and the result.
+    return 2 * sizes.embedding + 5 * sizes.attention + _mask_numbers(sizes, positions)
+
+
+def _feed_forward_numbers(sizes: Hyperparameters, positions: int) -> int:
+    # Gate, up and their product; or the product and what each expert makes of it.
+    wide = max(3 * sizes.feed_forward, sizes.feed_forward + sizes.used_experts * sizes.embedding)
+    return 4 * sizes.embedding + wide + 2 * sizes.experts + _mask_numbers(sizes, positions)
+
+
+def _output_numbers(sizes: Hyperparameters) -> int:
+    return sizes.vocabulary + 2 * sizes.embedding

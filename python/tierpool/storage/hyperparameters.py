@@ -25,20 +25,27 @@ class Hyperparameters:
 
     Attributes
     ----------
+    attention : int
+        Width of the queries of the widest layer.
     kv_width : int
         Numbers that the KV cache keeps for each token, all layers together.
+    feed_forward : int
+        Width of the widest layer's feed-forward network, of all experts that a token uses together.
     used_experts : int
         Experts that a token uses in a layer; 0 in a dense model.
+    masks : int
+        Attention masks: two where some layers see only a window.
     """
 
     layers: int
     embedding: int
-    heads: int
+    attention: int
     kv_width: int
     feed_forward: int
     vocabulary: int
     experts: int
     used_experts: int
+    masks: int
 
 
 def read_hyperparameters(model: Model) -> Hyperparameters:
@@ -67,12 +74,13 @@ def read_hyperparameters(model: Model) -> Hyperparameters:
     return Hyperparameters(
         layers=layers,
         embedding=embedding,
-        heads=widest,
+        attention=widest * max(key_width, value_width),
         kv_width=sum(kv_heads) * (key_width + value_width),
         feed_forward=max(dense_width, expert_width * used),
         vocabulary=_vocabulary(model, reader),
         experts=experts,
         used_experts=used,
+        masks=2 if reader.number("attention.sliding_window", default=0) else 1,
     )
 
 

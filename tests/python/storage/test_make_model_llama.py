@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,12 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip
 from make_model import write_model  # noqa: E402
 from model_shapes import ARCHITECTURES, ModelShape  # noqa: E402
 
+from tierpool.storage.footprint import estimate_footprint  # noqa: E402
+from tierpool.storage.gguf import read_model  # noqa: E402
+from tierpool.storage.hyperparameters import read_hyperparameters  # noqa: E402
+
 TOKENS = 16
+MIB = 1 << 20
 
 
 def generate(path: Path) -> tuple[list[int], np.ndarray]:
@@ -49,3 +55,23 @@ def test_quantizations(tmp_path: Path, quantization: str) -> None:
     tokens, logits = generate(path)
     assert len(tokens) == TOKENS
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("context", [512, 8192])
+@pytest.mark.parametrize("vocabulary", [300, 8000])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_planner_bounds_what_llama_cpp_reserves(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], architecture: str, vocabulary: int, context: int
+) -> None:
+    shape = ModelShape(architecture, layers=2, heads=8, feed_forward=512, vocabulary=vocabulary)
+    (path,) = write_model(tmp_path / "model.gguf", shape)
+    footprint = estimate_footprint(read_hyperparameters(read_model(path)), context)
+    for n_ubatch in (16, 512):
+        llama_cpp.Llama(str(path), n_ctx=context, n_batch=n_ubatch, n_ubatch=n_ubatch, flash_attn=True).close()
+        log = capfd.readouterr().err
+        compute = sum(map(float, re.findall(r"compute buffer size = +([\d.]+) MiB", log))) * MIB
+        cached = sum(map(float, re.findall(r"KV buffer size = +([\d.]+) MiB", log))) * MIB
+        assert compute > 0
+        bound = footprint.compute_bytes(n_ubatch)
+        assert compute <= bound <= 2 * compute + 12 * MIB
+        assert 0 < cached <= footprint.kv_bytes
