@@ -92,13 +92,12 @@ MAKERS: dict[GGMLQuantizationType, Callable[[np.random.Generator, int, float], B
 
 
 class BlockPool:
-    """Blocks of one type for rows of one length, and runs of them."""
+    """Blocks of one type, whose weights have one deviation, and runs of them."""
 
-    def __init__(self, kind: GGMLQuantizationType, row: int, pool_bytes: int, rng: np.random.Generator) -> None:
+    def __init__(self, kind: GGMLQuantizationType, deviation: float, pool_bytes: int, rng: np.random.Generator) -> None:
         block_bytes = GGML_QUANT_SIZES[kind][1]
         count = pool_bytes // block_bytes
-        # Of this deviation, a row's product with a vector of deviation 1 has deviation 1 too.
-        blocks = MAKERS[kind](rng, count, 1 / math.sqrt(row))
+        blocks = MAKERS[kind](rng, count, deviation)
         self._bytes = memoryview(np.ascontiguousarray(blocks).reshape(-1))
         self._block_bytes = block_bytes
         self._longest = count // CHUNK_SHARE

@@ -36,7 +36,7 @@ def test_weights_have_mean_zero_and_the_wanted_deviation(kind: GGMLQuantizationT
 
 
 def test_runs_of_a_pool_never_begin_alike() -> None:
-    pool = BlockPool(GGMLQuantizationType.Q8_0, 64, 1 << 16, np.random.default_rng(0))
+    pool = BlockPool(GGMLQuantizationType.Q8_0, 0.1, 1 << 16, np.random.default_rng(0))
     count = (1 << 16) // 34
     runs = [bytes(*pool.runs(34 * 2)) for _ in range(count - count // CHUNK_SHARE)]
     assert {len(run) for run in runs} == {68}
