@@ -44,8 +44,25 @@ def test_architectures(tmp_path: Path, architecture: str, tied: bool) -> None:
     paths = write_model(tmp_path / "model.gguf", shape, shards=2)
     tokens, logits = generate(paths[0])
     assert len(tokens) == TOKENS
+    assert tied or len(set(tokens)) > TOKENS // 2
     assert np.isfinite(logits).all()
     assert logits.std() > 0.1
+
+
+@pytest.mark.parametrize("architecture", ["mixtral", "qwen3moe", "gpt-oss"])
+def test_two_experts_that_change_places_are_noticed(tmp_path: Path, architecture: str) -> None:
+    shape = ModelShape(architecture, layers=2, vocabulary=400)
+    (path,) = write_model(tmp_path / "model.gguf", shape)
+    _, logits = generate(path)
+    np.testing.assert_array_equal(generate(path)[1], logits)
+    tensor = next(tensor for tensor in read_model(path).tensors if tensor.name == "blk.0.ffn_up_exps.weight")
+    stride = tensor.size_bytes // shape.experts
+    with path.open("r+b") as file:
+        file.seek(tensor.offset_bytes)
+        experts = file.read(tensor.size_bytes)
+        file.seek(tensor.offset_bytes)
+        file.write(experts[stride:] + experts[:stride])
+    assert np.abs(generate(path)[1] - logits).max() > 0.01
 
 
 @pytest.mark.parametrize("quantization", ["Q8_0", "MXFP4", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M", "F16"])
