@@ -7,6 +7,7 @@ Where the file system refuses that, the pages are dropped before each read and t
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import random
@@ -30,6 +31,18 @@ DEFAULT_SECONDS: Final = 2.0
 _MEMORY_SHARE = 0.2  # of the time; the two read measurements share the rest
 _ARRAY_BYTES = 128 << 20  # all threads together; more than caches hold
 _DIRECT_ALIGNMENT = 4096
+_REMEDY = "write one with: tierpool profile FILE --json"
+_NUMBERS = {  # fields that must be a number, and the least it may be
+    "read_bytes_per_second": 0,
+    "read_bytes_per_second_single": 0,
+    "memory_bytes_per_second": 0,
+    "memory_limit_bytes": 0,
+    "memory_used_by_others_bytes": 0,
+    "memory_available_bytes": 0,
+    "process_bytes": 0,
+    "cores": 1,
+    "max_mappings": 0,
+}
 _NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -69,12 +82,21 @@ class Profile:
         Raises
         ------
         ModelError
-            When fields are missing or unknown.
+            When fields are missing, unknown, or hold what was never measured.
         """
         try:
-            return cls(**{**values, "limits": Limits(**values["limits"])})
+            profile = cls(**{**values, "limits": Limits(**values["limits"])})
         except (KeyError, TypeError) as error:
-            raise ModelError(f"this is no profile ({error}); write one with: tierpool profile FILE --json") from error
+            raise ModelError(f"this is no profile ({error}); {_REMEDY}") from error
+        for name, value in (*asdict(profile).items(), *asdict(profile.limits).items()):
+            unlimited = name == "memory_limit_bytes" and value is None
+            if name in _NUMBERS and not unlimited and not _is_number(value, _NUMBERS[name]):
+                raise ModelError(f"this is no profile: {name} is {value!r}; {_REMEDY}")
+        return profile
+
+
+def _is_number(value: object, least: int) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < math.inf
 
 
 def measure_profile(path: str | os.PathLike[str], seconds: float = DEFAULT_SECONDS) -> Profile:

@@ -96,3 +96,20 @@ def test_a_file_without_a_page_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_profile_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="tierpool profile FILE --json"):
         Profile.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cores", 0),
+        ("cores", "two"),
+        ("memory_limit_bytes", "all"),
+        ("process_bytes", None),
+        ("memory_bytes_per_second", float("nan")),
+    ],
+)
+def test_numbers_that_cannot_have_been_measured(profile: Profile, name: str, value: object) -> None:
+    values = profile.to_dict()
+    (values if name in values else values["limits"])[name] = value
+    with pytest.raises(ModelError, match=f"this is no profile: {name} is"):
+        Profile.from_dict(values)
