@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 import tierpool
 from tierpool import demo as demo_run
+from tierpool.cli_output import Json, new_console, one_line_errors, print_json
+from tierpool.cli_storage import commands as storage_commands
 from tierpool.cli_tables import show_demo, show_fit, show_replay
 from tierpool.trace import fit as fit_trace
 from tierpool.trace import read_trace
 from tierpool.trace import replay as replay_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-BAD_INPUT = 2
-FAILURE = 1
+    from rich.console import Console
 
 app = typer.Typer(
     help="Memory for LLM inference: pre-warmed heaps, honest statistics.",
@@ -29,36 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn what the user can cause into one line and an exit code."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # the reader has seen enough; click ends quietly
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
-    except (tierpool.ConfigError, tierpool.TraceError) as error:
-        _fail(str(error), BAD_INPUT)
-    except (tierpool.TierpoolError, MemoryError) as error:
-        _fail(str(error) or type(error).__name__, FAILURE)
-
-
-def _fail(problem: str, code: int) -> None:
-    typer.echo(f"tierpool: {problem}", err=True)
-    raise typer.Exit(code)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))
+app.add_typer(storage_commands)
 
 
 def _show_version(wanted: bool) -> None:
@@ -91,11 +58,11 @@ def demo(as_json: Json = False) -> None:
 
     Takes some seconds and at most 1 GB.
     """
-    with _one_line_errors():
+    with one_line_errors():
         if as_json:
-            _print_json(demo_run.run().to_dict())
+            print_json(demo_run.run().to_dict())
         else:
-            console = _console()
+            console = new_console()
             show_demo(console, _run_demo_with_progress(console))
 
 
@@ -120,7 +87,7 @@ def replay(  # noqa: PLR0913, PLR0917  (one argument an option)
     """Replay an allocation trace from a pool, or find the smallest heap that would serve it."""
     pool_options = {"device": device, "heap_size_mb": heap_size_mb, "num_heaps": num_heaps, "strategy": strategy}
     given = {name: value for name, value in pool_options.items() if value is not None}
-    with _one_line_errors():
+    with one_line_errors():
         if fit:
             if given:
                 options = ", ".join("--" + name.replace("_", "-") for name in given)
@@ -134,9 +101,9 @@ def _fit(path: Path, placements: tuple[str, ...] | None, as_json: bool) -> None:
     trace = read_trace(path)
     rows = fit_trace(trace, placements)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        show_fit(_console(), trace.header, rows)
+        show_fit(new_console(), trace.header, rows)
 
 
 def _replay(path: Path, settings: dict[str, Any], as_json: bool) -> None:
@@ -144,6 +111,6 @@ def _replay(path: Path, settings: dict[str, Any], as_json: bool) -> None:
     with _build_pool(settings) as pool:
         result = replay_trace(trace, pool)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
-        show_replay(_console(), result)
+        show_replay(new_console(), result)
