@@ -67,11 +67,12 @@ PyObject* take_over(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
                            "pool.allocate(size)");
     }
     BufferObject& source = buffer_object(PyTuple_GET_ITEM(arguments, 0));
-    check_releasable(source);
     auto made = py::reinterpret_steal<py::object>(type->tp_alloc(type, 0));
     if (!made) {
       throw py::error_already_set();
     }
+    place(made.ptr(), Buffer(), Allocation());
+    check_releasable(source);  // only now: making an object may run the collector, and finalizers release buffers
     static_cast<void>(source.views.give_up());
     const Allocation allocation = memory_of(source).allocation();
     place(made.ptr(), std::move(source.memory), allocation);

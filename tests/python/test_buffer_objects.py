@@ -163,6 +163,32 @@ class TestSubclasses:
         assert left.released
         assert live(pool) == 0
 
+    @pytest.mark.parametrize("objects", range(1, 12))
+    def test_of_what_a_finalizer_released_meanwhile(self, pool: MemoryPool, objects: int) -> None:
+        class Finalizer:
+            def __init__(self) -> None:
+                self.itself = self
+
+            def __del__(self) -> None:
+                if not buffer.released:
+                    buffer.release()
+
+        buffer = pool.allocate(8)
+        gc.collect()
+        Finalizer()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(objects)  # one of these runs the collector just when the subclass' object is made
+        try:
+            block = Block(buffer, layer=1)
+        except ValueError:
+            assert live(pool) == 0
+        else:
+            assert live(pool) == 1
+            assert block.address != 0
+        finally:
+            gc.set_threshold(*thresholds)
+        gc.collect()
+
     def test_after_an_export(self, pool: MemoryPool) -> None:
         buffer = pool.allocate(8)
         buffer.__dlpack__()  # never consumed
