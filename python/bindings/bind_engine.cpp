@@ -60,7 +60,7 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
                                           const std::vector<Stretch>& resident, const std::string& stop_node,
                                           std::uint32_t experts, std::uint32_t slots, std::uint64_t limit_bytes,
                                           const std::map<std::string, std::uint64_t>& reserved_bytes,
-                                          std::uint64_t margin_bytes, std::uint32_t reader_threads, bool strict) {
+                                          std::uint32_t reader_threads, bool strict) {
   StreamedModelOptions options;
   for (const File& file : files) {
     options.files.push_back(std::make_from_tuple<MappedFile>(file));
@@ -78,7 +78,6 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
   options.experts = experts;
   options.slots = slots;
   options.limit_bytes = limit_bytes;
-  options.margin_bytes = margin_bytes;
   options.reader.threads = reader_threads;
   options.uncovered = strict ? Uncovered::refused : Uncovered::reads_file;
   const LogDelivery delivery;
@@ -132,7 +131,7 @@ void bind_engine(py::module_& module) {
   py::class_<StreamedModel>(module, "StreamedModel", "The weights of a model, laid over the engine's mapping.")
       .def(py::init(&make_model), py::kw_only(), py::arg("files"), py::arg("layers"), py::arg("resident"),
            py::arg("stop_node"), py::arg("experts"), py::arg("slots"), py::arg("limit_bytes"),
-           py::arg("reserved_bytes"), py::arg("margin_bytes"), py::arg("reader_threads"), py::arg("strict"))
+           py::arg("reserved_bytes"), py::arg("reader_threads"), py::arg("strict"))
       .def_property_readonly_static(
           "callback", [](const py::object&) { return reinterpret_cast<std::uintptr_t>(&LlamaHook::evaluate); },
           "Address of the function that ggml calls for every node.")

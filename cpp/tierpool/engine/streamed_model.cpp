@@ -108,9 +108,6 @@ struct StreamedModel::Parts {
     const ReaderStatistics read = reader.statistics();
     loaded_bytes = read.read_bytes;
     loading_busy_ns = read.busy_ns;
-    // What pages need beyond the plan, which does not see that two neighbours of one unit share one, is taken from it.
-    const std::uint64_t left_bytes = budget.limit_bytes() - budget.used_bytes();
-    shares.push_back(budget.take(MemoryPurpose::margin, std::min(options.margin_bytes, left_bytes)));
   }
 
   void make_gate(const StreamedModelOptions& options) {

@@ -45,7 +45,6 @@ struct StreamedModelOptions {
   std::uint32_t slots = 0;    ///< for experts, or of the ring
   std::uint64_t limit_bytes = 0;                                        ///< of memory
   std::vector<std::pair<MemoryPurpose, std::uint64_t>> reserved_bytes;  ///< of it, for what is not allocated here
-  std::uint64_t margin_bytes = 0;                                       ///< of it, to be left over; as much as there is
   DirectReader::Options reader = {};
   Uncovered uncovered = Uncovered::reads_file;
   FileSource::PreadCall pread_call = nullptr;  ///< a test's, in place of the system's
