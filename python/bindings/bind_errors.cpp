@@ -15,6 +15,9 @@ PyObject* initialization_error = nullptr;
 PyObject* pool_closed_error = nullptr;
 PyObject* stale_buffer_error = nullptr;
 PyObject* device_error = nullptr;
+PyObject* read_error = nullptr;
+PyObject* cancelled_error = nullptr;
+PyObject* budget_error = nullptr;
 PyObject* out_of_memory_error = nullptr;
 
 PyObject* new_error(py::module_& module, const char* name, const py::tuple& bases, const char* doc) {
@@ -53,6 +56,12 @@ void translate(std::exception_ptr pointer) {
     PyErr_SetString(stale_buffer_error, error.what());
   } catch (const DeviceError& error) {
     PyErr_SetString(device_error, error.what());
+  } catch (const ReadError& error) {
+    PyErr_SetString(read_error, error.what());
+  } catch (const CancelledError& error) {
+    PyErr_SetString(cancelled_error, error.what());
+  } catch (const BudgetError& error) {
+    PyErr_SetString(budget_error, error.what());
   } catch (const Error& error) {
     PyErr_SetString(tierpool_error, error.what());
   }
@@ -74,6 +83,12 @@ void bind_errors(py::module_& module) {
   stale_buffer_error = new_error(module, "StaleBufferError", py::make_tuple(base),
                                  "A lease that has ended: released, reset, or another pool's.");
   device_error = new_error(module, "DeviceError", py::make_tuple(base), "A device call that failed.");
+  read_error = new_error(module, "ReadError", py::make_tuple(base, builtin(PyExc_OSError)),
+                         "Weights that did not arrive: the disk failed, or the file was changed, cut or removed.");
+  cancelled_error = new_error(module, "CancelledError", py::make_tuple(base),
+                              "Work that was given up because it was cancelled or its owner closed.");
+  budget_error = new_error(module, "BudgetError", py::make_tuple(base, builtin(PyExc_MemoryError)),
+                           "More memory, or more mappings of memory, than were planned for.");
   out_of_memory_error = new_error(module, "OutOfMemoryError", py::make_tuple(builtin(PyExc_MemoryError)),
                                   "No memory for a request.\n\n"
                                   "Attributes\n----------\n"

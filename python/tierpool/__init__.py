@@ -10,9 +10,11 @@ Examples
 """
 
 from tierpool._core import (
+    BudgetError,
     Buffer,
     BufferBatch,
     BufferPoolStatistics,
+    CancelledError,
     ConfigError,
     DeviceError,
     Finding,
@@ -23,6 +25,7 @@ from tierpool._core import (
     OutOfMemoryError,
     PoolClosedError,
     PoolStatistics,
+    ReadError,
     Registration,
     SizeClassStatistics,
     StaleBufferError,
@@ -41,10 +44,12 @@ MetalMemoryPoolConfig = PoolConfig
 MetalMemoryPoolStatistics = PoolStatistics
 
 __all__ = [
+    "BudgetError",
     "Buffer",
     "BufferBatch",
     "BufferPool",
     "BufferPoolStatistics",
+    "CancelledError",
     "CompletionEvent",
     "ConfigError",
     "DeviceError",
@@ -61,6 +66,7 @@ __all__ = [
     "PoolClosedError",
     "PoolConfig",
     "PoolStatistics",
+    "ReadError",
     "Registration",
     "SizeClassStatistics",
     "StaleBufferError",

@@ -1,0 +1,109 @@
+"""llama.cpp as llama-cpp-python brings it: version checked, log redirected, undeclared functions."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+LOGGER = logging.getLogger("tierpool")
+
+FIRST_VERSION: Final = (0, 3, 35)
+END_VERSION: Final = (0, 3, 37)
+"""The first version that is too new: it may lay out its structures differently."""
+
+_INSTALL = "pip install 'tierpool[llama]'"
+# By llama.cpp's number. Most of what it warns of is normal here, such as a context smaller than the model's.
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.ERROR, 4: logging.DEBUG}
+_CONTINUED = 5
+
+
+@lru_cache(maxsize=1)
+def llama_library() -> Any:
+    """Import llama-cpp-python's low-level functions, and prepare the library behind them.
+
+    Raises
+    ------
+    ImportError
+        When the package is missing, or its version is not one that this was made for.
+    """
+    try:
+        found = version("llama-cpp-python")
+    except PackageNotFoundError:
+        raise ImportError(f"running a model needs llama-cpp-python: {_INSTALL}") from None
+    if not FIRST_VERSION <= version_numbers(found) < END_VERSION:
+        first, end = (".".join(map(str, numbers)) for numbers in (FIRST_VERSION, END_VERSION))
+        raise ImportError(f"llama-cpp-python {found} is not supported, only >={first},<{end}: {_INSTALL}")
+    library = importlib.import_module("llama_cpp.llama_cpp")
+    library.llama_log_set(_log_callback(library), ctypes.c_void_p(0))
+    library.llama_backend_init()
+    return library
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """Read the leading numbers of a version; what follows the first that is none is left out."""
+    numbers = []
+    for part in text.split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+class LogLines:
+    """Joins the pieces that llama.cpp writes into lines."""
+
+    def __init__(self) -> None:
+        self._level = logging.DEBUG
+        self._text = ""
+
+    def add(self, level: int, text: str) -> None:
+        """Take a piece, and log what ends with it."""
+        if level != _CONTINUED:
+            self._flush()
+            self._level = _LEVELS.get(level, logging.INFO)
+        *lines, self._text = (self._text + text).split("\n")
+        for line in lines:
+            self._log(line)
+
+    def _flush(self) -> None:
+        line, self._text = self._text, ""
+        self._log(line)
+
+    def _log(self, line: str) -> None:
+        # Dots that show progress are no message.
+        if line.strip(" ."):
+            LOGGER.log(self._level, "llama.cpp: %s", line.rstrip())
+
+
+@lru_cache(maxsize=1)
+def _log_callback(library: Any) -> Any:
+    """Make the function that llama.cpp calls; it must live as long as the library."""
+    lines = LogLines()
+
+    def take(level: int, text: bytes, _data: object) -> None:
+        lines.add(level, text.decode("utf-8", errors="replace"))
+
+    return library.llama_log_callback(take)
+
+
+def function_of(library: Any, name: str) -> Any:
+    """A function of llama.cpp or of the libraries under it, which the package does not declare.
+
+    Raises
+    ------
+    ImportError
+        When the library has no such function.
+    """
+    try:
+        return library._lib[name]
+    except AttributeError:
+        raise ImportError(f"the llama.cpp of this llama-cpp-python lacks {name}: {_INSTALL}") from None
+
+
+def function_address(library: Any, name: str) -> int:
+    """Address of such a function."""
+    return ctypes.cast(function_of(library, name), ctypes.c_void_p).value or 0
