@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tierpool.storage.errors import ModelError
@@ -31,13 +32,13 @@ def render_messages(engine: Engine, messages: Sequence[Mapping[str, Any]]) -> st
     if not template:
         raise ModelError(f"{path} has no chat template ({_TEMPLATE}): write the prompt yourself, and call generate")
     try:
-        # With the engine: a chat is the only one to need it.
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter  # noqa: PLC0415
+        formats: Any = importlib.import_module("llama_cpp.llama_chat_format")
     except ImportError as error:
         raise ImportError(f"chat templates need llama-cpp-python: pip install 'tierpool[llama]' ({error})") from error
-    marks = {f"{mark}_token": _mark(engine, mark) for mark in ("bos", "eos")}
+    plain = [dict(message) for message in messages]
+    begin, end = _mark(engine, "bos"), _mark(engine, "eos")
     try:
-        return str(Jinja2ChatFormatter(template, **marks)(messages=[dict(message) for message in messages]).prompt)
+        return str(formats.Jinja2ChatFormatter(template, eos_token=end, bos_token=begin)(messages=plain).prompt)
     except Exception as error:  # a template is a program from the file: it may raise anything
         raise ModelError(f"the chat template of {path} does not accept these messages: {error}") from error
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tierpool.storage.process_memory import read_anonymous_bytes, read_process_memory
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tierpool.storage.engine import Engine, EngineCounters
-
-Phase = Literal["prompt", "generation"]
 
 
 def _share(part: float, whole: float) -> float:
@@ -147,13 +146,13 @@ class StatisticsGatherer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._totals: dict[Phase, _Totals] = {"prompt": _Totals(), "generation": _Totals()}
+        self._totals: defaultdict[str, _Totals] = defaultdict(_Totals)
         memory = read_process_memory()
         self._shared_bytes = memory.shared_bytes
         self._peak_bytes = memory.anonymous_bytes + memory.shared_bytes
 
     @contextmanager
-    def measure(self, phase: Phase, tokens: int) -> Iterator[None]:
+    def measure(self, phase: str, tokens: int) -> Iterator[None]:
         """Count what happens inside to `phase`; the tokens only if it ends well."""
         before, begin, computed = self._engine.get_counters(), time.perf_counter(), 0
         try:
@@ -166,6 +165,11 @@ class StatisticsGatherer:
                 self._totals[phase].add(computed, seconds, before, after)
                 # Slots are touched while loading, so that only the rest grows from token to token.
                 self._peak_bytes = max(self._peak_bytes, anonymous_bytes + self._shared_bytes)
+
+    def phase(self, name: str) -> PhaseStatistics:
+        """Return what was counted to a phase; zeros for one that never was."""
+        with self._lock:
+            return self._totals[name].to_statistics()
 
     def snapshot(self) -> ModelStatistics:
         """Return everything gathered so far."""

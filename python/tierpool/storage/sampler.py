@@ -104,5 +104,6 @@ def _most_probable(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
 
 
 def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(logits - logits[0])
-    return weights / weights.sum()
+    weights: NDArray[np.float64] = np.exp(logits - logits[0])
+    weights /= weights.sum()
+    return weights
