@@ -9,7 +9,9 @@ import typer
 
 import tierpool
 from tierpool import demo as demo_run
+from tierpool.cli_bench import commands as bench_commands
 from tierpool.cli_output import Json, new_console, one_line_errors, print_json
+from tierpool.cli_run import commands as run_commands
 from tierpool.cli_storage import commands as storage_commands
 from tierpool.cli_tables import show_demo, show_fit, show_replay
 from tierpool.trace import fit as fit_trace
@@ -25,7 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(storage_commands)
+for commands in (storage_commands, run_commands, bench_commands):
+    app.add_typer(commands)
 
 
 def _show_version(wanted: bool) -> None:

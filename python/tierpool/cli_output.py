@@ -13,10 +13,11 @@ import tierpool
 from tierpool.storage.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 BAD_INPUT = 2
 FAILURE = 1
+INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 
@@ -30,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
         raise  # the reader has seen enough; click ends quietly
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
-    except (tierpool.ConfigError, tierpool.TraceError, ModelError) as error:
+    except (tierpool.ConfigError, tierpool.TraceError, ModelError, ValueError) as error:
         _fail(str(error), BAD_INPUT)
     except (tierpool.TierpoolError, MemoryError, ImportError) as error:
         _fail(str(error) or type(error).__name__, FAILURE)
@@ -44,6 +45,19 @@ def _fail(problem: str, code: int) -> None:
 def new_console() -> Console:
     """Make a console that colours nothing by itself."""
     return Console(highlight=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show steps on the terminal while the results go elsewhere; without a terminal, show nothing."""
+    # Only what takes long needs it.
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
 
 
 def print_json(value: object) -> None:

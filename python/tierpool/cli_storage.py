@@ -10,21 +10,25 @@ import typer
 
 from tierpool.cli_output import Json, new_console, one_line_errors, print_json
 from tierpool.cli_storage_tables import show_model, show_plan, show_profile
-from tierpool.config_values import bytes_of_text
 from tierpool.storage.errors import ModelError
-from tierpool.storage.gguf import Model, read_model
+from tierpool.storage.gguf import read_model
 from tierpool.storage.hyperparameters import read_hyperparameters
-from tierpool.storage.planner import plan_model
+from tierpool.storage.loading import make_plan
 from tierpool.storage.profile import Profile, measure_profile
 from tierpool.storage.roles import role_of
 from tierpool.storage.streaming import find_streaming
 
 if TYPE_CHECKING:
-    from tierpool.storage.plan import Plan
+    from tierpool.storage.gguf import Model
 
 commands = typer.Typer()
 
-_Model = Annotated[Path, typer.Argument(help="A GGUF file; of a model in shards, any of them.")]
+ModelFile = Annotated[Path, typer.Argument(help="A GGUF file; of a model in shards, any of them.")]
+Memory = Annotated[
+    str | None, typer.Option(help="What the process may hold, such as 2GiB; by default what the system allows.")
+]
+Context = Annotated[int, typer.Option(min=1, help="Positions of the KV cache.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; by default all processors.")]
 
 
 @commands.command()
@@ -42,7 +46,7 @@ def profile(
 
 
 @commands.command()
-def inspect(model: _Model, as_json: Json = False) -> None:
+def inspect(model: ModelFile, as_json: Json = False) -> None:
     """Show what is in a model: sizes, roles of its tensors, and whether it can be streamed."""
     with one_line_errors():
         contents = _contents(read_model(model))
@@ -54,12 +58,10 @@ def inspect(model: _Model, as_json: Json = False) -> None:
 
 @commands.command()
 def plan(  # noqa: PLR0913, PLR0917  (one argument an option)
-    model: _Model,
-    memory: Annotated[
-        str | None, typer.Option(help="What the process may hold, such as 2GiB; by default what the system allows.")
-    ] = None,
-    context: Annotated[int, typer.Option(min=1, help="Positions of the KV cache.")] = 4096,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute; by default all processors.")] = None,
+    model: ModelFile,
+    memory: Memory = None,
+    context: Context = 4096,
+    threads: Threads = None,
     measured: Annotated[
         Path | None, typer.Option("--profile", help="What 'tierpool profile --json' printed, instead of measuring.")
     ] = None,
@@ -67,7 +69,8 @@ def plan(  # noqa: PLR0913, PLR0917  (one argument an option)
 ) -> None:
     """Decide which weights stay in memory and which are streamed, and say why. Loads nothing."""
     with one_line_errors():
-        made = _plan(read_model(model), memory, context, threads, measured)
+        profile = _read_profile(measured) if measured else None
+        made = make_plan(model, memory, context, threads, profile=profile, memory_name="--memory")
         if as_json:
             print_json(made.to_dict())
         else:
@@ -104,15 +107,6 @@ def _contents(model: Model) -> dict[str, Any]:
             for tensor in model.tensors
         ],
     }
-
-
-def _plan(model: Model, memory: str | None, context: int, threads: int | None, measured: Path | None) -> Plan:
-    largest = max(model.files, key=lambda file: file.size_bytes)
-    profile = _read_profile(measured) if measured else measure_profile(largest.path)
-    budget_bytes, source = profile.limits.budget()
-    if memory is not None:
-        budget_bytes, source = bytes_of_text("--memory", memory), "--memory"
-    return plan_model(model, profile, budget_bytes, budget_source=source, context=context, threads=threads)
 
 
 def _read_profile(path: Path) -> Profile:

@@ -82,6 +82,9 @@ class Engine(Protocol):
     def detokenize(self, token: int) -> bytes:
         """Bytes of a token; perhaps a part of a character, perhaps none."""
 
+    def token_text(self, token: int) -> str:
+        """How the vocabulary writes a token, control tokens too, which `detokenize` leaves out."""
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
 

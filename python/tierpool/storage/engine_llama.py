@@ -188,6 +188,11 @@ class LlamaEngine:
         self._require_open()
         return self._vocabulary.detokenize(token)
 
+    def token_text(self, token: int) -> str:
+        """How the vocabulary writes a token, control tokens too."""
+        self._require_open()
+        return self._vocabulary.token_text(token)
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
         self._require_open()

@@ -30,3 +30,11 @@ class PlanError(TierpoolError):
     def missing(self) -> int:
         """How much more is needed."""
         return self.needed - self.available
+
+
+class ModelBusyError(TierpoolError):
+    """A generation that cannot begin, because another one of the same model has not ended."""
+
+
+class ModelClosedError(TierpoolError):
+    """A model that was closed and cannot generate any more."""

@@ -63,8 +63,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """One control group of this process: what it is called, and where its files are."""
+class ControlGroup:
+    """One control group of this process: what it is called, where its files are, and where its hierarchy begins."""
 
     name: str
     folder: Path
@@ -124,7 +124,7 @@ def _flat_fields(path: Path) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
-def _group(root: Path, controller: str) -> _Group | None:
+def find_group(root: Path, controller: str) -> ControlGroup | None:
     """The group that `controller` limits this process by: version 1 if it is mounted there, else version 2."""
     entries = [line.split(":", 2) for line in _text(root / "proc/self/cgroup").splitlines()]
     names = {kind: entry[2] for entry in entries if len(entry) == 3 for kind in entry[1].split(",")}
@@ -141,11 +141,11 @@ def _group(root: Path, controller: str) -> _Group | None:
         path = PurePosixPath(name)
         inside = path.relative_to(mounted[3]) if path.is_relative_to(mounted[3]) else "."
         mount = root / mounted[4].lstrip("/")
-        return _Group(name, mount / inside, mount, version)
+        return ControlGroup(name, mount / inside, mount, version)
     return None
 
 
-def _ancestors(group: _Group) -> list[Path]:
+def ancestors(group: ControlGroup) -> list[Path]:
     """The group's folder and those above it, up to the mount."""
     folders = [group.folder]
     while folders[-1] != group.mount and group.mount in folders[-1].parents:
@@ -155,11 +155,11 @@ def _ancestors(group: _Group) -> list[Path]:
 
 def _memory_limit(root: Path) -> tuple[int | None, str, int]:
     """The smallest limit, its source, and the bytes in use under it that cannot be reclaimed."""
-    group = _group(root, "memory")
+    group = find_group(root, "memory")
     if group is None:
         return None, "", 0
     file = "memory.max" if group.version == 2 else "memory.limit_in_bytes"
-    limits = [(limit, folder) for folder in _ancestors(group) if (limit := _number(folder / file)) is not None]
+    limits = [(limit, folder) for folder in ancestors(group) if (limit := _number(folder / file)) is not None]
     if not limits:
         return None, "", 0
     limit, folder = min(limits, key=lambda pair: pair[0])
@@ -173,10 +173,10 @@ def _memory_limit(root: Path) -> tuple[int | None, str, int]:
 def _cores(root: Path) -> int:
     # Not everywhere can a process be bound to processors.
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    group = _group(root, "cpu")
+    group = find_group(root, "cpu")
     if group is None:
         return bound
-    shares = [share for folder in _ancestors(group) if (share := _processor_share(folder)) is not None]
+    shares = [share for folder in ancestors(group) if (share := _processor_share(folder)) is not None]
     return max(1, min([bound, *shares]))
 
 

@@ -51,6 +51,12 @@ class LlamaVocabulary:
                 return buffer.raw[:count]
             capacity = -count
 
+    def token_text(self, token: int) -> str:
+        """How the vocabulary writes a token; as `Engine.token_text`."""
+        self._require_known(token)
+        text: bytes | None = self._library.llama_vocab_get_text(self._vocabulary, token)
+        return (text or b"").decode("utf-8", errors="replace")
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
         self._require_known(token)

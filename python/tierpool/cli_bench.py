@@ -1,0 +1,135 @@
+"""The command ``bench``: streamed against mapped, under one memory limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from tierpool.cli_output import FAILURE, INTERRUPTED, Json, new_console, one_line_errors, print_json, progress_bar
+from tierpool.cli_storage import ModelFile, Threads
+from tierpool.config_values import byte_limit
+from tierpool.storage.bench import BenchResult, Side, bench
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+commands = typer.Typer()
+
+_MIB = 2**20
+_SIDES: tuple[tuple[Side, str], ...] = (
+    ("streamed", "tierpool"),
+    ("plain", "mmap, same settings"),
+    ("defaults", "llama.cpp's defaults"),
+)
+
+
+@commands.command(name="bench")
+def run_bench(  # noqa: PLR0913, PLR0917  (one argument an option)
+    model: ModelFile,
+    memory: Annotated[str, typer.Option(help="What each run may hold, such as 2GiB.")],
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens generated cold, and as many again warm.")] = 32,
+    pairs: Annotated[int, typer.Option(min=1, help="Runs of each side, alternating.")] = 3,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 32,
+    threads: Threads = None,
+    no_limit: Annotated[
+        bool, typer.Option("--no-limit", help="Compare without a control group: nothing limits the mapped runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare streaming with a plain mapping in the same memory control group: speed, reads, logits.
+
+    Ends with 1 when a streamed run does not finish, when logits differ, or when no memory limit can be enforced.
+    """
+    with one_line_errors():
+        limit_bytes = byte_limit("--memory", memory)
+        assert limit_bytes is not None
+        try:
+            with progress_bar() as progress:
+                result = bench(
+                    model,
+                    limit_bytes,
+                    tokens=tokens,
+                    pairs=pairs,
+                    prompt_tokens=prompt_tokens,
+                    threads=threads,
+                    limited=not no_limit,
+                    progress=progress,
+                )
+        except KeyboardInterrupt:
+            typer.echo("tierpool: interrupted; the run under way was ended, nothing was measured", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        if no_limit:
+            typer.echo("tierpool: NO MEMORY LIMIT was enforced: the mapped runs could use all memory", err=True)
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            show_bench(new_console(), result)
+        if not result.succeeded:
+            raise typer.Exit(FAILURE)
+
+
+def show_bench(console: Console, result: BenchResult) -> None:
+    """Print speeds, what was read, and whether all sides computed the same."""
+    plan = result.plan
+    limit = "no limit" if result.limit_bytes is None else f"{result.limit_bytes / _MIB:,.0f} MiB for each run's group"
+    console.print(
+        f"{plan.path}: mode {plan.mode}, {plan.budget.limit_bytes / _MIB:,.0f} MiB, {limit}; "
+        f"n_ubatch {plan.n_ubatch}, {plan.threads} threads, medians of {len(result.of_side('streamed'))}",
+        markup=False,
+    )
+    console.print(_speeds(result))
+    for name, value in _facts(result):
+        console.print(f"{name}: {value}", markup=False)
+    for run in result.runs:
+        if run.child.outcome == "failed":
+            console.print(f"{run.side} failed: {run.child.message}", markup=False)
+
+
+def _speeds(result: BenchResult) -> Table:
+    table = Table(title="Tokens per second", title_justify="left", title_style="bold")
+    table.add_column()
+    for column in ("prompt", "cold", "warm", "peak MiB", "faults"):
+        table.add_column(column, justify="right")
+    for side, name in _SIDES:
+        children = [run.child for run in result.of_side(side)]
+        outcomes = {child.outcome for child in children} - {"finished"}
+        speeds = [result.speed(side, phase) for phase in ("prompt", "cold", "warm")]
+        shown = [f"{speed:,.2f}" if speed is not None else "/".join(sorted(outcomes)) for speed in speeds]
+        peaks = [child.group_peak_bytes for child in children if child.group_peak_bytes is not None]
+        faults = [child.values["major_faults"] for child in children if child.outcome == "finished"]
+        table.add_row(
+            escape(name),
+            *shown,
+            f"{max(peaks) / _MIB:,.0f}" if peaks else "-",
+            f"{max(faults):,}" if faults else "-",
+        )
+    ratios = [result.ratio(phase) for phase in ("prompt", "cold", "warm")]
+    table.add_row("tierpool / mmap", *(f"{ratio:,.2f}" if ratio is not None else "-" for ratio in ratios), "", "")
+    return table
+
+
+def _facts(result: BenchResult) -> list[tuple[str, str]]:
+    finished = result.streamed("warm", "bytes_per_token") is not None
+    facts = []
+    if finished and result.plan.mode != "resident":
+        read, direct = result.streamed("warm", "read_gb_per_second"), result.profile.read_bytes_per_second / 1e9
+        facts = [
+            (
+                "Read per token",
+                f"{(result.streamed('warm', 'bytes_per_token') or 0) / _MIB:,.1f} MiB warm, "
+                f"{result.plan.estimate.read_bytes / _MIB:,.1f} MiB planned; "
+                f"hit rate {result.streamed('warm', 'hit_rate') or 0:.2f}",
+            ),
+            ("While reading", f"{read or 0:,.2f} GB/s of {direct:,.2f} GB/s direct-read bandwidth measured before"),
+        ]
+    verdicts = {True: "equal, bit for bit", False: "DIFFERENT", None: "not compared, a run did not finish"}
+    facts.append(("Logits of tierpool and mmap", verdicts[result.equal_logits()]))
+    for side, name in _SIDES[1:]:
+        count = result.differing_tokens(side)
+        facts.append((f"Tokens that differ from {name}", "not compared" if count is None else f"{count:,}"))
+    kills = sum(run.child.kills for run in result.runs)
+    facts.append(("Kills", f"{kills}"))
+    return facts
