@@ -16,6 +16,7 @@ LAYERS = {
     "arena": ["base", "device", "pool"],
     "trace": ["base", "device", "pool"],
     "storage": ["base", "device"],
+    "engine": ["base", "device", "storage"],
 }
 FILES = sorted(path for path in CORE.rglob("*") if path.suffix in {".hpp", ".cpp"})
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tierpool._core import CancelledError, TierpoolError
-from tierpool.storage.engine import EngineCounters, LayerCounters
+from tierpool.storage.file_mappings import MappingWatch
 from tierpool.storage.llama_context import LlamaContext, LlamaModel
 from tierpool.storage.llama_library import llama_library
 from tierpool.storage.llama_settings import LlamaSettings
+from tierpool.storage.llama_threads import ThreadPool, uses_openmp
 from tierpool.storage.llama_vocabulary import LlamaVocabulary, read_metadata
+from tierpool.storage.llama_weights import (
+    ResidentWeights,
+    StreamedWeights,
+    Weights,
+    read_planned_model,
+    require_unchanged,
+)
 from tierpool.storage.plan import Budget, Estimate, Plan
 
 if TYPE_CHECKING:
@@ -21,27 +31,63 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NO_COUNTERS = EngineCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    from tierpool.storage.engine import EngineCounters, LayerCounters
+
+# New mappings are told from old ones, so that only one model may be loaded at a time.
+_LOADING = threading.Lock()
 
 
-def load_engine(plan: Plan) -> LlamaEngine:
+def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
     """Load a model the way a plan says.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `tierpool.storage.planner.plan_model`.
+    strict : bool
+        End the process when weights are read that are not in memory. For tests of the engine.
 
     Raises
     ------
     ImportError
         When llama-cpp-python is missing or of a version that is not supported.
     ModelError
-        When llama.cpp refuses the model.
+        When the model is refused.
+    ReadError
+        When a file cannot be read, or is not what was planned for.
+    BudgetError
+        When the plan's limit does not suffice.
     """
     library = llama_library()
     settings = LlamaSettings.of_plan(plan)
+    with _LOADING, ExitStack() as parts:
+        model, weights = _load_weights(plan, library, settings, parts, strict=strict)
+        parameters = settings.context_parameters(library)
+        weights.attach(library, parameters)
+        context = LlamaContext(library, model, parameters)
+        if not uses_openmp(library):
+            threads = ThreadPool(library, settings.threads)
+            parts.callback(threads.close)
+            threads.attach(context.handle)
+        parts.callback(context.close)
+        return LlamaEngine(plan, library, model, context, weights, parts)
+
+
+def _load_weights(
+    plan: Plan, library: Any, settings: LlamaSettings, parts: ExitStack, *, strict: bool
+) -> tuple[LlamaModel, Weights]:
+    if plan.mode == "resident":
+        model = LlamaModel(library, plan.path, settings)
+        parts.callback(model.close)
+        return model, ResidentWeights()
+    described = read_planned_model(plan)
+    watch = MappingWatch()
     model = LlamaModel(library, plan.path, settings)
-    try:
-        return LlamaEngine(plan, library, model, settings)
-    except BaseException:
-        model.close()
-        raise
+    parts.callback(model.close)
+    weights = StreamedWeights(plan, described, watch, strict=strict)
+    parts.callback(weights.close)
+    require_unchanged(described)
+    return model, weights
 
 
 def load_plain(  # noqa: PLR0913  (one argument a setting)
@@ -91,17 +137,26 @@ class LlamaEngine:
     that the threads which compute stay the same.
     """
 
-    def __init__(self, plan: Plan, library: Any, model: LlamaModel, settings: LlamaSettings) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  (one argument a part)
+        self,
+        plan: Plan,
+        library: Any,
+        model: LlamaModel,
+        context: LlamaContext,
+        weights: Weights,
+        parts: ExitStack,
+    ) -> None:
         self._plan = plan
-        self._model = model
-        self._process = os.getpid()
+        self._context = context
+        self._weights = weights
         self._metadata = read_metadata(library, model.handle)
         self._vocabulary = LlamaVocabulary(library, model.handle, plan.path)
-        self._context = LlamaContext(library, model, settings.context_parameters(library))
         self._position = 0
-        self._closed = False
         self._cancelled = threading.Event()
+        self._process = os.getpid()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tierpool-engine")
+        # Also when nobody closes it, and when Python ends.
+        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, parts.pop_all())
 
     @property
     def plan(self) -> Plan:
@@ -168,29 +223,27 @@ class LlamaEngine:
         self._require_open()
         if not 0 <= position <= self._position:
             raise ValueError(f"position is {position}, it must be in 0 to {self._position}")
-        self._worker.submit(self._forget_from, position).result()
+        if position < self._position:
+            self._worker.submit(self._forget_from, position).result()
 
     def cancel(self) -> None:
         """End the evaluation under way, from any thread; without one, nothing happens."""
         self._cancelled.set()
+        self._weights.cancel()
 
     def get_counters(self) -> EngineCounters:
         """Everything counted so far."""
-        return NO_COUNTERS
+        return self._weights.get_counters()
 
     def get_layer_counters(self) -> list[LayerCounters]:
         """Requests by layer; empty where nothing is streamed."""
-        return []
+        return self._weights.get_layer_counters()
 
     def close(self) -> None:
         """Give everything back; a second call does nothing. A forked child's close leaves all to the parent."""
-        if self._closed or os.getpid() != self._process:
-            return
-        self._closed = True
-        self.cancel()
-        self._worker.shutdown()
-        self._context.close()
-        self._model.close()
+        if self._close.alive and os.getpid() == self._process:
+            self.cancel()
+            self._close()
 
     def _evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         start = self._position
@@ -206,9 +259,12 @@ class LlamaEngine:
         return logits
 
     def _decode(self, batch: Sequence[int], position: int, *, wants_logits: bool) -> None:
+        self._weights.begin()
+        self._require_wanted()
         status = self._context.decode(batch, position, wants_logits=wants_logits)
-        if self._cancelled.is_set():
-            raise CancelledError("the evaluation was cancelled")
+        # Whatever the status is: a batch that was broken off may count as a success, with logits that mean nothing.
+        self._weights.end(status == 0)
+        self._require_wanted()
         if status:
             raise TierpoolError(f"llama.cpp's decoding ended with status {status}; its reason is in the log 'tierpool'")
 
@@ -229,8 +285,12 @@ class LlamaEngine:
             self.cancel()
             wait([running])
 
+    def _require_wanted(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError("the evaluation was cancelled")
+
     def _require_open(self) -> None:
-        if self._closed:
+        if not self._close.alive:
             raise TierpoolError(f"the engine of {self._plan.path} is closed: load the model again")
         if os.getpid() != self._process:
             raise TierpoolError("an engine does not work in a forked child: load the model there")
@@ -246,3 +306,10 @@ class LlamaEngine:
         for token in tokens:
             if not 0 <= token < self._vocabulary.size:
                 raise ValueError(f"token is {token}, the vocabulary has {self._vocabulary.size}, from 0 up")
+
+
+def _close_parts(process: int, worker: ThreadPoolExecutor, parts: ExitStack) -> None:
+    # A forked child has copies of what is the parent's to close.
+    if os.getpid() == process:
+        worker.shutdown()
+        parts.close()

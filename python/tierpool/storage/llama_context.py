@@ -39,12 +39,12 @@ class LlamaContext:
 
     def __init__(self, library: Any, model: LlamaModel, parameters: Any) -> None:
         self._library = library
-        self._handle = library.llama_init_from_model(model.handle, parameters)
-        if not self._handle:
+        self.handle = library.llama_init_from_model(model.handle, parameters)
+        if not self.handle:
             raise TierpoolError("llama.cpp cannot make a context; its reason is in the log 'tierpool'")
-        self._memory = library.llama_get_memory(self._handle)
+        self._memory = library.llama_get_memory(self.handle)
         self._vocabulary_size = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model.handle))
-        self.batch_tokens: int = library.llama_n_batch(self._handle)
+        self.batch_tokens: int = library.llama_n_batch(self.handle)
         self._batch = library.llama_batch_init(self.batch_tokens, 0, 1)
         shape = (self.batch_tokens,)
         self._tokens = np.ctypeslib.as_array(self._batch.token, shape)
@@ -62,12 +62,12 @@ class LlamaContext:
         self._positions[:count] = np.arange(position, position + count)
         self._has_logits[:count] = 0
         self._has_logits[count - 1] = wants_logits
-        status: int = self._library.llama_decode(self._handle, self._batch)
+        status: int = self._library.llama_decode(self.handle, self._batch)
         return status
 
     def logits(self) -> NDArray[np.float32]:
         """Copy the logits of the last position that was decoded with any."""
-        found = self._library.llama_get_logits_ith(self._handle, -1)
+        found = self._library.llama_get_logits_ith(self.handle, -1)
         if not found:
             raise TierpoolError("llama.cpp has no logits for the last token")
         logits: NDArray[np.float32] = np.ctypeslib.as_array(found, (self._vocabulary_size,)).copy()
@@ -82,7 +82,7 @@ class LlamaContext:
 
     def close(self) -> None:
         """Free it."""
-        if self._handle:
+        if self.handle:
             self._library.llama_batch_free(self._batch)
-            self._library.llama_free(self._handle)
-            self._handle = None
+            self._library.llama_free(self.handle)
+            self.handle = None

@@ -1,0 +1,215 @@
+#include "tierpool/engine/streamed_model.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+
+#include "tierpool/base/clock.hpp"
+#include "tierpool/base/errors.hpp"
+#include "tierpool/device/host_device.hpp"
+#include "tierpool/engine/expert_gate.hpp"
+#include "tierpool/engine/ring_gate.hpp"
+#include "tierpool/storage/lru_policy.hpp"
+#include "tierpool/storage/unit_layout.hpp"
+
+namespace tierpool {
+namespace {
+
+std::vector<Extent> parts_of(const TensorBytes& tensor, std::uint32_t count) {
+  if (tensor.extent.size_bytes % count != 0) {
+    throw ConfigError(tensor.name + " has " + std::to_string(tensor.extent.size_bytes) + " bytes, which are not " +
+                      std::to_string(count) + " equal parts");
+  }
+  std::vector<Extent> parts(count, tensor.extent);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    parts[i].size_bytes = tensor.extent.size_bytes / count;
+    parts[i].offset_bytes += i * parts[i].size_bytes;
+  }
+  return parts;
+}
+
+/// Unit `layer * experts + expert`: that expert's part of each of the layer's tensors; or a unit for each layer.
+std::vector<std::vector<Extent>> units_of(const StreamedModelOptions& options) {
+  const std::uint32_t count = std::max(options.experts, 1U);
+  std::vector<std::vector<Extent>> units(options.layers.size() * count);
+  for (std::size_t layer = 0; layer < options.layers.size(); ++layer) {
+    for (const TensorBytes& tensor : options.layers[layer].tensors) {
+      const std::vector<Extent> parts = parts_of(tensor, count);
+      for (std::uint32_t part = 0; part < count; ++part) {
+        units[layer * count + part].push_back(parts[part]);
+      }
+    }
+  }
+  return units;
+}
+
+std::vector<std::shared_ptr<FileSource>> open_files(const StreamedModelOptions& options) {
+  std::vector<std::shared_ptr<FileSource>> sources;
+  for (const MappedFile& file : options.files) {
+    sources.push_back(options.pread_call == nullptr ? std::make_shared<FileSource>(file.path)
+                                                    : std::make_shared<FileSource>(file.path, options.pread_call));
+  }
+  return sources;
+}
+
+std::vector<WindowFile> window_files(const StreamedModelOptions& options,
+                                     const std::vector<std::shared_ptr<FileSource>>& sources) {
+  std::vector<WindowFile> files;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const MappedFile& file = options.files[i];
+    files.push_back({file.address, file.offset_bytes, file.size_bytes, sources[i]->file_descriptor()});
+  }
+  return files;
+}
+
+std::vector<StreamedLayer> shown_layers(const StreamedModelOptions& options, const WeightWindow& window) {
+  std::vector<StreamedLayer> layers;
+  for (const LayerBytes& layer : options.layers) {
+    StreamedLayer shown{layer.number, {}};
+    for (const TensorBytes& tensor : layer.tensors) {
+      shown.tensors.push_back({tensor.name, window.address(tensor.extent)});
+    }
+    layers.push_back(std::move(shown));
+  }
+  return layers;
+}
+
+std::vector<UnitId> all_units(const UnitTable& units) {
+  std::vector<UnitId> ids(units.unit_count());
+  for (UnitId unit = 0; unit < units.unit_count(); ++unit) {
+    ids[unit] = unit;
+  }
+  return ids;
+}
+
+}  // namespace
+
+/// In the order in which they are made; what stands below goes first.
+struct StreamedModel::Parts {
+  explicit Parts(const StreamedModelOptions& options)
+      : budget("host", options.limit_bytes),
+        layout(lay_out_units(units_of(options), options.resident, page_bytes)),
+        units(layout.units, page_bytes),
+        files(open_files(options)),
+        reader({files.begin(), files.end()}, options.reader, clock) {
+    for (const auto& [purpose, bytes] : options.reserved_bytes) {
+      shares.push_back(budget.take(purpose, bytes));
+    }
+    slots.emplace(device, budget, std::max(units.largest_unit_bytes(), page_bytes), options.slots, page_bytes);
+    window.emplace(units, *slots, window_files(options, files), options.uncovered);
+    window->load_resident(layout.resident, MemoryPurpose::resident_weights, reader, budget);
+    window->load_resident(layout.edges, MemoryPurpose::edge_pages, reader, budget);
+    loader.emplace(reader, units, *slots);
+    make_gate(options);
+    const StopKind kind = options.experts > 0 ? StopKind::experts : StopKind::layer;
+    hook.emplace(options.stop_node, kind, shown_layers(options, *window), *gate);
+    const ReaderStatistics read = reader.statistics();
+    loaded_bytes = read.read_bytes;
+    loading_busy_ns = read.busy_ns;
+  }
+
+  void make_gate(const StreamedModelOptions& options) {
+    const auto layers = static_cast<std::uint32_t>(options.layers.size());
+    if (options.experts > 0) {
+      cache.emplace(*loader, *slots, *window, std::make_unique<LruPolicy>(units.unit_count()), clock);
+      gate = std::make_unique<ExpertGate>(*cache, layers, options.experts);
+    } else {
+      ring.emplace(*loader, *slots, *window, all_units(units), options.slots, clock);
+      ring->start();
+      gate = std::make_unique<RingGate>(*ring, layers);
+    }
+  }
+
+  void require_unchanged() const {
+    for (const std::shared_ptr<FileSource>& file : files) {
+      const ReadFault fault = file->read(0, 0, 0).fault;  // reads nothing, but looks at the file
+      if (fault != ReadFault::none) {
+        throw ReadError("'" + file->name() + "' was " + (fault == ReadFault::gone ? "removed" : "changed") +
+                        " since the model was loaded: load it again");
+      }
+    }
+  }
+
+  const std::uint64_t page_bytes = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  SteadyClock clock;
+  MemoryBudget budget;
+  std::vector<MemoryBudget::Share> shares;
+  const UnitLayout layout;
+  const UnitTable units;
+  std::vector<std::shared_ptr<FileSource>> files;
+  HostDevice device{HostBacking::shared_memory};
+  std::optional<SlotPool> slots;
+  DirectReader reader;  // its threads end before the memory that they write to goes
+  std::optional<WeightWindow> window;
+  std::optional<UnitLoader> loader;
+  std::optional<ExpertCache> cache;
+  std::optional<LayerRing> ring;
+  std::unique_ptr<LayerGate> gate;
+  std::optional<LlamaHook> hook;
+  std::uint64_t loaded_bytes = 0;
+  std::uint64_t loading_busy_ns = 0;
+};
+
+StreamedModel::StreamedModel(const StreamedModelOptions& options) : parts_(std::make_unique<Parts>(options)) {}
+
+StreamedModel::~StreamedModel() { close(); }
+
+LlamaHook& StreamedModel::hook() {
+  if (parts_ == nullptr) {
+    throw Error("The streamed model is closed");
+  }
+  return *parts_->hook;
+}
+
+void StreamedModel::begin() {
+  hook().begin();
+  parts_->reader.require_own_process();
+  parts_->require_unchanged();
+}
+
+void StreamedModel::end(bool is_computed) { hook().end(is_computed); }
+
+void StreamedModel::cancel() noexcept {
+  const std::shared_lock<std::shared_mutex> lock(closing_);
+  if (parts_ != nullptr) {
+    parts_->hook->cancel();
+  }
+}
+
+StreamedModelStatistics StreamedModel::statistics() const {
+  const std::shared_lock<std::shared_mutex> lock(closing_);
+  return parts_ == nullptr ? last_statistics_ : count();
+}
+
+std::vector<LayerRequests> StreamedModel::layer_requests() const {
+  const std::shared_lock<std::shared_mutex> lock(closing_);
+  return parts_ == nullptr ? last_requests_ : parts_->gate->layer_requests();
+}
+
+void StreamedModel::close() noexcept {
+  const std::unique_lock<std::shared_mutex> lock(closing_);
+  if (parts_ == nullptr) {
+    return;
+  }
+  if (!parts_->reader.is_foreign_process()) {
+    last_statistics_ = count();
+    last_statistics_.used_bytes = 0;
+    last_requests_ = parts_->gate->layer_requests();
+  }
+  parts_.reset();
+}
+
+StreamedModelStatistics StreamedModel::count() const {
+  StreamedModelStatistics statistics;
+  statistics.gate = parts_->gate->statistics();
+  statistics.loaded_bytes = parts_->loaded_bytes;
+  statistics.read_busy_ns = parts_->reader.statistics().busy_ns - parts_->loading_busy_ns;
+  statistics.used_bytes = parts_->budget.used_bytes();
+  statistics.peak_bytes = parts_->budget.peak_bytes();
+  statistics.limit_bytes = parts_->budget.limit_bytes();
+  return statistics;
+}
+
+}  // namespace tierpool

@@ -1,0 +1,85 @@
+"""Where files are mapped in this process, as the system lists it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tierpool._core import TierpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LINE = re.compile(
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) "
+    r"(?P<major>[0-9a-f]+):(?P<minor>[0-9a-f]+) (?P<inode>\d+)\s*(?P<path>.*)"
+)
+
+
+@dataclass(frozen=True)
+class FileMapping:
+    """A stretch of a file and the address of its first byte."""
+
+    address: int
+    offset_bytes: int
+    size_bytes: int
+
+
+class MappingWatch:
+    """Finds the mappings of a file that are made after this was."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._table = root / "proc/self/maps"
+        self._before = frozenset(self._lines())
+
+    def new_mapping(self, path: str) -> FileMapping:
+        """Return the one new mapping of a file; pieces that lie side by side are one.
+
+        Raises
+        ------
+        TierpoolError
+            When there is none, or more than one.
+        """
+        status = os.stat(path)
+        real_path = os.path.realpath(path)
+        device = os.major(status.st_dev), os.minor(status.st_dev)
+        found = []
+        for line in self._lines():
+            entry = _LINE.match(line)
+            if entry is None or line in self._before or int(entry["inode"]) != status.st_ino:
+                continue
+            # Some file systems list another device than they tell.
+            if (int(entry["major"], 16), int(entry["minor"], 16)) == device or entry["path"] == real_path:
+                start = int(entry["start"], 16)
+                found.append(FileMapping(start, int(entry["offset"], 16), int(entry["end"], 16) - start))
+        joined = _join(found)
+        if len(joined) != 1:
+            raise TierpoolError(
+                f"{path}: llama.cpp has mapped it {len(joined)} times, it must be once, as a whole; "
+                "run the model in memory"
+            )
+        return joined[0]
+
+    def _lines(self) -> list[str]:
+        try:
+            return self._table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        except OSError as error:
+            raise TierpoolError(f"streaming needs {self._table}, which Linux has ({error})") from error
+
+
+def _join(mappings: Iterable[FileMapping]) -> list[FileMapping]:
+    joined: list[FileMapping] = []
+    for mapping in sorted(mappings, key=lambda mapping: mapping.address):
+        last = joined[-1] if joined else None
+        if (
+            last
+            and last.address + last.size_bytes == mapping.address
+            and last.offset_bytes + last.size_bytes == mapping.offset_bytes
+        ):
+            joined[-1] = FileMapping(last.address, last.offset_bytes, last.size_bytes + mapping.size_bytes)
+        else:
+            joined.append(mapping)
+    return joined
