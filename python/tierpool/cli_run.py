@@ -48,7 +48,7 @@ def run(  # noqa: PLR0913, PLR0917  (one argument an option)
     """
     if (prompt is None) != interactive:
         raise typer.BadParameter("give either --prompt TEXT or --interactive")
-    settings = {
+    settings: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,

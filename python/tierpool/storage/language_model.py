@@ -205,9 +205,7 @@ class LanguageModel:
         vocabulary_size = self._engine.vocabulary_size
         for token in tokens:
             if not 0 <= token < vocabulary_size:
-                raise ValueError(
-                    f"the prompt has token {token}, the vocabulary only those from 0 to {vocabulary_size - 1}"
-                )
+                raise ValueError(f"the prompt has token {token}, the vocabulary has {vocabulary_size}, from 0 up")
 
     def _going_on(self) -> Generation | None:
         generation = self._active() if self._active else None

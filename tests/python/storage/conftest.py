@@ -10,7 +10,7 @@ import pytest
 from tierpool.storage.limits import Limits
 from tierpool.storage.profile import Profile
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "python"))
+sys.path[:0] = [str(Path(__file__).parents[3] / "benchmarks" / "python"), str(Path(__file__).parent)]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,231 @@
+"""The comparison: what a run computes, how runs end, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import UNIT_BYTES, FakeEngine, make_plan
+
+from tierpool.storage import bench_child
+from tierpool.storage.bench import BenchResult, BenchRun, Side, bench
+from tierpool.storage.bench_child import ChildResult, drop_page_cache, run_child
+from tierpool.storage.gguf import ModelFile
+from tierpool.storage.memory_group import MemoryGroup, MemoryGroupError
+from tierpool.storage.profile import Profile
+
+TOKENS = [5, 6, 7]
+
+
+def finished(speed: float, *, tokens: list[int] = TOKENS, digest: str = "same", read_bytes: int = 100) -> ChildResult:
+    phase = {
+        "tokens_per_second": speed,
+        "bytes_per_token": read_bytes,
+        "hit_rate": 0.5,
+        "read_gb_per_second": 1.0,
+        "stall_ms": 1.0,
+    }
+    names = ("prompt", "cold", "warm")
+    return ChildResult(
+        "finished",
+        values={
+            "phases": dict.fromkeys(names, phase),
+            "digests": dict.fromkeys(names, digest),
+            "tokens": tokens,
+            "major_faults": 0,
+        },
+        group_peak_bytes=1000,
+    )
+
+
+KILLED = ChildResult("killed", "killed by the kernel", kills=1)
+
+
+def result(profile: Profile, **sides: list[ChildResult]) -> BenchResult:
+    names: tuple[Side, ...] = ("streamed", "plain", "defaults")
+    runs = [BenchRun(side, pair, child) for side in names for pair, child in enumerate(sides.get(side, ()), start=1)]
+    return BenchResult(make_plan(), profile, 1 << 30, 3, 2, tuple(runs))
+
+
+class TestResult:
+    def test_medians_of_pairs(self, profile: Profile) -> None:
+        speeds = {"streamed": [10.0, 30.0, 20.0], "plain": [1.0, 2.0, 4.0], "defaults": [3.0]}
+        found = result(profile, **{side: [finished(speed) for speed in speeds[side]] for side in speeds})
+        assert found.speed("streamed", "warm") == 20
+        assert found.speed("plain", "cold") == 2
+        assert found.ratio("warm") == 10  # of 10, 15 and 5: of pairs, not of medians
+        assert found.equal_logits() is True
+        assert found.differing_tokens("plain") == 0
+        assert found.succeeded
+        values = json.loads(json.dumps(found.to_dict()))
+        assert values["ratio"]["warm"] == 10
+        assert values["streamed"]["warm"]["bytes_per_token"] == 100
+        assert len(values["runs"]) == 7
+
+    def test_a_killed_side_has_no_speed(self, profile: Profile) -> None:
+        found = result(profile, streamed=[finished(10)], plain=[finished(1)], defaults=[KILLED])
+        assert found.speed("defaults", "warm") is None
+        assert found.differing_tokens("defaults") is None
+        assert found.succeeded
+
+    def test_a_killed_run_of_ours_is_a_failure(self, profile: Profile) -> None:
+        found = result(profile, streamed=[finished(10), KILLED], plain=[finished(1)] * 2)
+        assert (found.ratio("warm"), found.equal_logits(), found.succeeded) == (None, None, False)
+
+    def test_a_plain_side_that_is_killed_leaves_ours(self, profile: Profile) -> None:
+        found = result(profile, streamed=[finished(10)], plain=[KILLED])
+        assert (found.speed("streamed", "warm"), found.ratio("warm"), found.succeeded) == (10, None, True)
+
+    def test_different_logits_are_a_failure(self, profile: Profile) -> None:
+        other = finished(1, tokens=[5, 9, 9], digest="other")
+        found = result(profile, streamed=[finished(10)], plain=[other], defaults=[other])
+        assert (found.equal_logits(), found.succeeded) == (False, False)
+        assert (found.differing_tokens("plain"), found.differing_tokens("defaults")) == (2, 2)
+
+
+class TestChild:
+    def test_a_process_that_is_killed_is_not_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
+        assert run_child({}, None).outcome == "killed"
+
+    def test_a_process_that_dies_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = "import sys; sys.exit('the disk is gone')"
+        monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
+        child = run_child({}, None)
+        assert (child.outcome, child.message) == ("failed", "ended with 1: the disk is gone\n")
+
+    def test_events_are_followed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = (
+            "import json, sys; task = json.load(sys.stdin)\n"
+            "for event in [{'event': 'loaded', 'seconds': 2}, {'event': 'token'}, {'event': 'done', 'got': task}]:\n"
+            "    print(json.dumps(event), flush=True)"
+        )
+        monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
+        events: list[str] = []
+        child = run_child({"a": 1}, None, events.append)
+        assert events == ["loaded", "token", "done"]
+        assert dict(child.values) == {"load_seconds": 2, "got": {"a": 1}}
+
+    def test_an_interrupted_run_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = "import json, os, time; print(json.dumps({'event': 'token', 'process': os.getpid()}), flush=True); time.sleep(99)"
+        monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
+        children: list[subprocess.Popen[str]] = []
+        start = subprocess.Popen
+
+        def keep(*arguments: Any, **settings: Any) -> subprocess.Popen[str]:
+            children.append(start(*arguments, **settings))
+            return children[-1]
+
+        monkeypatch.setattr(subprocess, "Popen", keep)
+
+        def interrupt(_event: str) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_child({}, None, interrupt)
+        assert children[0].returncode == -signal.SIGKILL
+
+
+def test_a_run_computes_two_phases_of_greedy_tokens() -> None:
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+    from tierpool.storage.bench_run import run
+
+    engine = FakeEngine(b"abcdefgh")
+    events: list[str] = []
+    values = run(engine, [1, 2, 3], 2, lambda event, **_values: events.append(event))
+    assert engine.evaluated == [[1, 2, 3], [*b"a"], [*b"b"], [*b"c"], [*b"d"]]
+    assert values["tokens"] == [*b"abcde"]
+    assert events == ["prompt", *["token"] * 4]
+    assert {name: phase["tokens"] for name, phase in values["phases"].items()} == {"prompt": 3, "cold": 2, "warm": 2}
+    assert values["phases"]["warm"]["read_bytes"] == 2 * UNIT_BYTES
+    assert len(set(values["digests"].values())) == 3
+    again = run(replace_answer(engine, b"abcdefgx"), [1, 2, 3], 2, lambda _event, **_values: None)
+    assert again["digests"] == values["digests"]  # what was never asked for makes no difference
+    other = run(replace_answer(engine, b"abcxefgh"), [1, 2, 3], 2, lambda _event, **_values: None)
+    assert {name for name in other["digests"] if other["digests"][name] != values["digests"][name]} == {"warm"}
+
+
+def replace_answer(engine: FakeEngine, answer: bytes) -> FakeEngine:
+    return FakeEngine(answer, context=engine.plan.context)
+
+
+def test_dropping_pages_leaves_the_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "model"
+    file.write_bytes(b"weights" * 1000)
+    drop_page_cache([ModelFile(str(file), 7000, 0, 0)])
+    assert file.read_bytes() == b"weights" * 1000
+
+
+@pytest.fixture(scope="session")
+def moe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+    from make_model import write_model
+    from model_shapes import shape_of_size
+
+    path = tmp_path_factory.mktemp("models") / "moe.gguf"
+    write_model(path, shape_of_size("qwen3moe", "Q4_0", 60 << 20, experts=32))
+    return path
+
+
+@pytest.fixture(scope="session")
+def budget_bytes(moe: Path) -> int:
+    """Enough to run, and too little for the whole model."""
+    from tierpool.storage import PlanError, make_plan
+
+    with pytest.raises(PlanError) as refusal:
+        make_plan(moe, memory=1, context=256)
+    return refusal.value.needed + (24 << 20)
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_both_sides_compute_the_same(moe: Path, budget_bytes: int, limited: bool) -> None:
+    if limited:
+        try:
+            MemoryGroup(1 << 30).remove()
+        except MemoryGroupError as error:
+            pytest.skip(f"NOT TESTED: {error}")
+    steps: list[tuple[int, int]] = []
+    found = bench(
+        moe,
+        budget_bytes,
+        tokens=3,
+        pairs=1,
+        prompt_tokens=5,
+        threads=1,
+        limited=limited,
+        progress=lambda _step, done, total: steps.append((done, total)),
+    )
+    assert [run.child.message for run in found.runs] == [""] * 3
+    assert found.plan.mode == "experts"
+    assert found.equal_logits() is True
+    assert found.differing_tokens("plain") == 0
+    streamed = found.of_side("streamed")[0].child
+    phases = streamed.values["phases"]
+    assert phases["cold"]["hits"] + phases["cold"]["misses"] > 0
+    for phase in phases.values():  # nothing is read twice, nothing beside what was missing
+        assert phase["read_bytes"] <= 1.05 * (phase["requested_bytes"] - phase["reused_bytes"])
+    assert streamed.values["process_peak_bytes"] <= budget_bytes
+    assert steps == sorted(steps)
+    assert steps[-1] == (24, 24)
+    if limited:
+        assert found.limit_bytes == budget_bytes + (64 << 20)
+        assert all(run.child.kills == 0 for run in found.runs)
+        assert streamed.values["major_faults"] == 0
+        peak = streamed.group_peak_bytes
+        assert peak is None or 0 < peak <= found.limit_bytes
+
+
+def test_a_run_that_cannot_load_says_why(moe: Path, profile: Profile) -> None:
+    settings = {"memory": 1000, "context": 256, "threads": 1, "profile": replace(profile, path=str(moe)).to_dict()}
+    task = {"side": "streamed", "path": str(moe), "prompt": [1], "tokens": 1, "settings": settings}
+    child = run_child(task, None)
+    assert child.outcome == "failed"
+    assert "needs at least" in child.message
