@@ -19,21 +19,21 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-from make_model import write_model  # noqa: E402
-from model_shapes import ModelShape  # noqa: E402
+from make_model import write_model
+from model_shapes import ModelShape
 
-from tierpool import BudgetError, CancelledError, ReadError, TierpoolError  # noqa: E402
-from tierpool.storage import llama_library as library_module  # noqa: E402
-from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain  # noqa: E402
-from tierpool.storage.errors import ModelError, PlanError  # noqa: E402
-from tierpool.storage.gguf import read_model  # noqa: E402
-from tierpool.storage.llama_library import LogLines, function_address, llama_library, version_numbers  # noqa: E402
-from tierpool.storage.llama_settings import LlamaSettings  # noqa: E402
-from tierpool.storage.llama_threads import ThreadPool, uses_openmp  # noqa: E402
-from tierpool.storage.llama_weights import ResidentWeights, StreamedWeights  # noqa: E402
-from tierpool.storage.plan import Plan  # noqa: E402
-from tierpool.storage.planner import plan_model  # noqa: E402
-from tierpool.storage.profile import Profile  # noqa: E402
+from tierpool import BudgetError, CancelledError, ReadError, TierpoolError
+from tierpool.storage import llama_library as library_module
+from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
+from tierpool.storage.errors import ModelError, PlanError
+from tierpool.storage.gguf import read_model
+from tierpool.storage.llama_library import LogLines, function_address, llama_library, version_numbers
+from tierpool.storage.llama_settings import LlamaSettings
+from tierpool.storage.llama_threads import ThreadPool, uses_openmp
+from tierpool.storage.llama_weights import ResidentWeights, StreamedWeights
+from tierpool.storage.plan import Plan
+from tierpool.storage.planner import plan_model
+from tierpool.storage.profile import Profile
 
 CONTEXT = 256
 VOCABULARY = 400
@@ -270,18 +270,27 @@ def test_cancel_from_another_thread(moe: LlamaEngine) -> None:
 
 def test_a_plain_run_can_be_cancelled_too(models: Callable[[str], Path]) -> None:
     engine = load_plain(models("llama"), context=CONTEXT, threads=2, n_ubatch=1)
-    timer = threading.Timer(0.002, engine.cancel)
-    timer.start()
-    with pytest.raises(CancelledError):
+    engine.cancel()  # without an evaluation nothing happens
+    assert np.isfinite(engine.evaluate(PROMPT)).all()
+    engine.truncate(0)
+    stop = threading.Event()
+
+    def cancel_again_and_again() -> None:
+        while not stop.wait(0.0005):
+            engine.cancel()
+
+    def evaluate_until_cancelled() -> None:
         while True:
             engine.evaluate(PROMPT)
             engine.truncate(0)
-            if not timer.is_alive():
-                engine.cancel()  # without an evaluation nothing happens
-                timer = threading.Timer(0.002, engine.cancel)
-                timer.start()
+
+    thread = threading.Thread(target=cancel_again_and_again)
+    thread.start()
+    with pytest.raises(CancelledError):
+        evaluate_until_cancelled()
+    stop.set()
+    thread.join()
     assert engine.position == 0
-    timer.join()
     engine.close()
 
 
