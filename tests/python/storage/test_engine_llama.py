@@ -23,11 +23,10 @@ from make_model import write_model
 from model_shapes import ModelShape
 
 from tierpool import BudgetError, CancelledError, ReadError, TierpoolError
-from tierpool.storage import llama_library as library_module
 from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
 from tierpool.storage.errors import ModelError, PlanError
 from tierpool.storage.gguf import read_model
-from tierpool.storage.llama_library import LogLines, function_address, llama_library, version_numbers
+from tierpool.storage.llama_library import llama_library
 from tierpool.storage.llama_settings import LlamaSettings
 from tierpool.storage.llama_threads import ThreadPool, uses_openmp
 from tierpool.storage.llama_weights import ResidentWeights, StreamedWeights
@@ -369,48 +368,6 @@ def test_llama_cpp_writes_into_our_log(models: Callable[[str], Path], caplog: py
     with caplog.at_level(logging.DEBUG, logger="tierpool"):
         load_plain(models("llama"), context=CONTEXT).close()
     assert any(record.getMessage().startswith("llama.cpp: ") for record in caplog.records)
-
-
-def test_log_lines_are_joined(caplog: pytest.LogCaptureFixture) -> None:
-    lines = LogLines()
-    with caplog.at_level(logging.DEBUG, logger="tierpool"):
-        lines.add(3, "a warning in ")
-        lines.add(5, "two pieces\n")
-        lines.add(2, ".....")
-        lines.add(4, "an error\n")
-    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.INFO, "llama.cpp: a warning in two pieces"),
-        (logging.ERROR, "llama.cpp: an error"),
-    ]
-
-
-@pytest.mark.parametrize("found", ["0.3.34", "0.3.37", "0.4.0", "1.0"])
-def test_versions_out_of_range(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
-    monkeypatch.setattr(library_module, "version", lambda _: found)
-    with pytest.raises(ImportError, match=rf"{found}.*tierpool\[llama\]"):
-        llama_library.__wrapped__()
-
-
-def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(name: str) -> str:
-        raise library_module.PackageNotFoundError(name)
-
-    monkeypatch.setattr(library_module, "version", version)
-    with pytest.raises(ImportError, match=r"tierpool\[llama\]"):
-        llama_library.__wrapped__()
-
-
-def test_version_numbers() -> None:
-    assert version_numbers("0.3.36") == version_numbers("0.3.36+cu126") == version_numbers("0.3.36rc1") == (0, 3, 36)
-    assert version_numbers("1.2.dev3") == (1, 2)
-    assert version_numbers("unknown") == ()
-
-
-def test_functions_that_the_package_does_not_declare() -> None:
-    library = llama_library()
-    assert function_address(library, "ggml_get_name") > 0
-    with pytest.raises(ImportError, match="ggml_no_such_thing"):
-        function_address(library, "ggml_no_such_thing")
 
 
 def test_a_thread_pool_computes_the_same(models: Callable[[str], Path]) -> None:
