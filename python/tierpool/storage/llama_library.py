@@ -17,8 +17,9 @@ END_VERSION: Final = (0, 3, 37)
 """The first version that is too new: it may lay out its structures differently."""
 
 _INSTALL = "pip install 'tierpool[llama]'"
-# By llama.cpp's number. Most of what it warns of is normal here, such as a context smaller than the model's.
-_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.ERROR, 4: logging.DEBUG}
+# By llama.cpp's number: debug, info, warning, error. It tells much, and most of what it warns of is normal here, such
+# as a context smaller than the model's.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.ERROR}
 _CONTINUED = 5
 
 

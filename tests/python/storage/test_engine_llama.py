@@ -374,10 +374,10 @@ def test_llama_cpp_writes_into_our_log(models: Callable[[str], Path], caplog: py
 def test_log_lines_are_joined(caplog: pytest.LogCaptureFixture) -> None:
     lines = LogLines()
     with caplog.at_level(logging.DEBUG, logger="tierpool"):
-        lines.add(2, "a warning in ")
+        lines.add(3, "a warning in ")
         lines.add(5, "two pieces\n")
-        lines.add(1, ".....")
-        lines.add(3, "an error\n")
+        lines.add(2, ".....")
+        lines.add(4, "an error\n")
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.INFO, "llama.cpp: a warning in two pieces"),
         (logging.ERROR, "llama.cpp: an error"),
