@@ -12,6 +12,7 @@ from tierpool.cli_output import FAILURE, INTERRUPTED, Json, new_console, one_lin
 from tierpool.cli_storage import ModelFile, Threads
 from tierpool.config_values import byte_limit
 from tierpool.storage.bench import BenchResult, Side, bench
+from tierpool.storage.memory_group import MemoryGroupError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +59,8 @@ def run_bench(  # noqa: PLR0913, PLR0917  (one argument an option)
                     limited=not no_limit,
                     progress=progress,
                 )
+        except MemoryGroupError as error:
+            raise MemoryGroupError(f"NO MEMORY LIMIT: {error}; --no-limit compares without one") from error
         except KeyboardInterrupt:
             typer.echo("tierpool: interrupted; the run under way was ended, nothing was measured", err=True)
             raise typer.Exit(INTERRUPTED) from None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierpool._core import ConfigError, TierpoolError
 from tierpool.cli_output import INTERRUPTED, Json, one_line_errors, print_json, progress_bar
 from tierpool.cli_storage import Context, Memory, ModelFile, Threads
 from tierpool.config_values import byte_limit
 from tierpool.storage.loading import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tierpool.storage.generation import Generation
     from tierpool.storage.language_model import LanguageModel
     from tierpool.storage.model_statistics import ModelStatistics
@@ -57,7 +61,7 @@ def run(  # noqa: PLR0913, PLR0917  (one argument an option)
         "seed": seed,
         "stop": tuple(stop or ()),
     }
-    with one_line_errors(), _interruptible():
+    with one_line_errors(), _user_errors():
         # Checked here, where the option has its own name.
         limit_bytes = byte_limit("--memory", memory)
         with progress_bar() as progress:
@@ -70,16 +74,18 @@ def run(  # noqa: PLR0913, PLR0917  (one argument an option)
                 raise typer.Exit(INTERRUPTED)
 
 
-class _interruptible:  # noqa: N801  (used like a function)
-    """Ends with the exit code of Ctrl-C, and a message, where nothing is being generated."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            typer.echo("tierpool: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn a setting out of range into an error of the command line, and Ctrl-C into its message and exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("tierpool: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except TierpoolError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,21 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import tierpool
+from tierpool import storage
+from tierpool.storage import ModelStatistics, PhaseStatistics
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "python" / "BUFFER_POOL.md"]
+PAGES = [README, ROOT / "python" / "BUFFER_POOL.md", ROOT / "python" / "STORAGE.md"]
+MAKE_MODEL = ROOT / "benchmarks" / "python" / "make_model.py"
 MODULES = [
     tierpool,
     *(
@@ -52,9 +57,23 @@ def test_the_main_classes_have_examples() -> None:
         assert f"tierpool.{name}" in tested
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("gguf", "llama_cpp"):
+        pytest.importorskip(package, reason=f"NOT TESTED: needs {package}: pip install 'tierpool[llama]'")
+    path = tmp_path_factory.mktemp("models") / "model.gguf"
+    command = [sys.executable, str(MAKE_MODEL), str(path), "--size", "30MB"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return path
+
+
 @pytest.mark.parametrize("name", BLOCKS)
-def test_block_of_a_page(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_of_a_page(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if "model.gguf" in BLOCKS[name]:
+        (tmp_path / "model.gguf").symlink_to(request.getfixturevalue("model"))
     exec(compile(BLOCKS[name], name, "exec"), {"__name__": "page"})
 
 
@@ -76,10 +95,20 @@ def test_the_buffer_pool_page_names_every_setting() -> None:
     assert settings == []
 
 
+def test_the_storage_page_names_every_statistic() -> None:
+    text = PAGES[2].read_text(encoding="utf-8")
+    phase = PhaseStatistics(*[0] * len(PhaseStatistics.__dataclass_fields__))
+    names = [*phase.to_dict(), *ModelStatistics.__dataclass_fields__]
+    missing = [name for name in names if f"`{name}`" not in text and f"`statistics.{name}`" not in text]
+    assert missing == []
+
+
 def test_public_names_have_docstrings() -> None:
     for name in tierpool.__all__:
         if name != "__version__":
             assert getattr(tierpool, name).__doc__, name
+    for name in storage.__all__:
+        assert getattr(storage, name).__doc__, name
     pools = (tierpool.MemoryPool, tierpool.BufferPool)
     handles = (tierpool.Buffer, tierpool.BufferBatch, tierpool.Lease, tierpool.LeaseBatch)
     for owner in (*pools, *handles, tierpool.PoolStatistics, tierpool.BufferPoolStatistics):

@@ -12,6 +12,7 @@ from tierpool.storage.bench_child import BenchError, ChildResult, drop_page_cach
 from tierpool.storage.gguf import read_model
 from tierpool.storage.hyperparameters import read_hyperparameters
 from tierpool.storage.loading import make_plan
+from tierpool.storage.memory_group import MemoryGroup
 from tierpool.storage.profile import measure_profile
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def bench(  # noqa: PLR0913  (one argument a condition)
     ModelError, PlanError, BenchError
         When the model cannot run within the memory.
     """
+    if limited:
+        MemoryGroup(GROUP_MARGIN_BYTES).remove()  # rather now than after seconds of measuring
     model = read_model(path)
     profile = measure_profile(max(model.files, key=lambda file: file.size_bytes).path)
     # All runs make the same plan: that of a process that holds what a run holds, not of this one.

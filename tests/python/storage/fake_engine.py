@@ -45,7 +45,7 @@ def make_plan(context: int = 64) -> Plan:
 
 
 class FakeEngine:
-    """After a prompt it continues with `answer`; a token is a byte, and `END` ends. Every step costs one unit missed."""
+    """After a prompt it continues with `answer`; a token is a byte, and `END` ends. Every token misses one unit."""
 
     def __init__(self, answer: bytes = b"", *, context: int = 64, metadata: Mapping[str, str] | None = None) -> None:
         self.plan = make_plan(context)

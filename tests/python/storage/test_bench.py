@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from fake_engine import UNIT_BYTES, FakeEngine, make_plan
+from typer.testing import CliRunner
 
+from tierpool.cli import app
 from tierpool.storage import bench_child
 from tierpool.storage.bench import BenchResult, BenchRun, Side, bench
 from tierpool.storage.bench_child import ChildResult, drop_page_cache, run_child
@@ -114,7 +116,7 @@ class TestChild:
         assert dict(child.values) == {"load_seconds": 2, "got": {"a": 1}}
 
     def test_an_interrupted_run_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        code = "import json, os, time; print(json.dumps({'event': 'token', 'process': os.getpid()}), flush=True); time.sleep(99)"
+        code = "import json, time; print(json.dumps({'event': 'token'}), flush=True); time.sleep(99)"
         monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
         children: list[subprocess.Popen[str]] = []
         start = subprocess.Popen
@@ -154,6 +156,39 @@ def test_a_run_computes_two_phases_of_greedy_tokens() -> None:
 
 def replace_answer(engine: FakeEngine, answer: bytes) -> FakeEngine:
     return FakeEngine(answer, context=engine.plan.context)
+
+
+class TestCommand:
+    """``tierpool bench`` where something goes wrong; the rest is tested as a user runs it."""
+
+    def test_no_control_group_is_a_loud_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_limit_bytes: int) -> MemoryGroup:
+            raise MemoryGroupError("no control group can hold a process")
+
+        monkeypatch.setattr("tierpool.storage.bench.MemoryGroup", refuse)
+        result = CliRunner().invoke(app, ["bench", "model.gguf", "--memory", "1GiB"])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "NO MEMORY LIMIT: no control group" in result.stderr
+        assert "--no-limit compares without one" in result.stderr
+
+    def test_ctrl_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_arguments: object, **_settings: object) -> BenchResult:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("tierpool.cli_bench.bench", interrupt)
+        result = CliRunner().invoke(app, ["bench", "model.gguf", "--memory", "1GiB"])
+        assert result.exit_code == 130
+        assert "interrupted" in result.stderr
+
+    @pytest.mark.parametrize("differ", [False, True])
+    def test_different_logits_end_with_1(self, monkeypatch: pytest.MonkeyPatch, profile: Profile, differ: bool) -> None:
+        plain = finished(1, digest="other" if differ else "same")
+        found = result(profile, streamed=[finished(10)], plain=[plain], defaults=[KILLED])
+        monkeypatch.setattr("tierpool.cli_bench.bench", lambda *_arguments, **_settings: found)
+        shown = CliRunner().invoke(app, ["bench", "model.gguf", "--memory", "1GiB"])
+        assert shown.exit_code == differ
+        assert ("DIFFERENT" in shown.stdout) == differ
+        assert "killed" in shown.stdout
 
 
 def test_dropping_pages_leaves_the_file_alone(tmp_path: Path) -> None:

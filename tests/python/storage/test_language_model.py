@@ -300,7 +300,7 @@ class TestChat:
 
     @pytest.mark.parametrize("messages", [[], [{"role": "user"}], [{"content": "Hello"}]])
     def test_messages_that_are_none(self, messages: list[dict[str, str]]) -> None:
-        with pytest.raises(ValueError, match="messages is empty|has no 'role'|has no 'content'"):
+        with pytest.raises(ValueError, match=r"messages is empty|has no 'role'|has no 'content'"):
             LanguageModel(FakeEngine()).chat(messages)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ STOPS = st.lists(st.text(alphabet="abü", min_size=1, max_size=4), max_size=3)
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = [0, *sorted(min(place, len(data)) for place in cuts), len(data)]
-    return [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [data[begin:end] for begin, end in pairwise(places)]
 
 
 @given(TEXTS, STOPS, st.lists(st.integers(0, 60), max_size=20))
