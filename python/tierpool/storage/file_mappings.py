@@ -43,7 +43,7 @@ class MappingWatch:
         TierpoolError
             When there is none, or more than one.
         """
-        status = os.stat(path)
+        status = Path(path).stat()
         real_path = os.path.realpath(path)
         device = os.major(status.st_dev), os.minor(status.st_dev)
         found = []

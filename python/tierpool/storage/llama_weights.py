@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tierpool._core import AbortFlag, ReadError, StreamedModel, require_ggml_layout
@@ -217,7 +218,7 @@ def read_planned_model(plan: Plan) -> Model:
 def require_unchanged(model: Model) -> None:
     """Raise `ReadError` when a file is not the one whose table was read."""
     for file in model.files:
-        status = os.stat(file.path)
+        status = Path(file.path).stat()
         if (status.st_size, status.st_mtime_ns, status.st_ino) != (file.size_bytes, file.mtime_ns, file.inode):
             raise ReadError(f"{file.path} was changed while it was loaded: load it again")
 
