@@ -11,6 +11,7 @@ from tierpool.storage.limits import Limits
 from tierpool.storage.profile import Profile
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "python"))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,137 @@
+"""What is streamed computes the same: every logit of every token equals, bit for bit, a run without us."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
+pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+
+from make_model import write_model  # noqa: E402
+from model_shapes import ARCHITECTURES  # noqa: E402
+from streamed_runs import (  # noqa: E402
+    DENSE,
+    MIXTURES,
+    TOKENS,
+    difference,
+    generate,
+    load_reference,
+    plan_share,
+    prompt_of,
+    shape_of,
+    whole_budget,
+)
+
+from tierpool.storage.engine_llama import load_engine  # noqa: E402
+from tierpool.storage.gguf import Model, read_model  # noqa: E402
+from tierpool.storage.planner import plan_model  # noqa: E402
+
+if TYPE_CHECKING:
+    from tierpool.storage.engine import EngineCounters
+    from tierpool.storage.plan import Plan
+    from tierpool.storage.profile import Profile
+
+# Shares of the way from the least budget to the whole model in memory; and threads, which change the sums as well.
+SHARES = (0.0, 0.3, 0.6, 0.9)
+THREADS = {0.3: 2}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    """Written when first asked for."""
+
+    class Models(dict[str, Model]):
+        def __missing__(self, architecture: str) -> Model:
+            path = tmp_path_factory.mktemp(architecture) / "model.gguf"
+            write_model(path, shape_of(architecture))
+            self[architecture] = read_model(path)
+            return self[architecture]
+
+    return Models()
+
+
+def prompt_length(plan: Plan, share: float) -> int:
+    """One token, a batch, one more than a batch, and several batches with a rest."""
+    lengths = dict(zip(SHARES, (2 * plan.n_ubatch + 3, 1, plan.n_ubatch, plan.n_ubatch + 1), strict=True))
+    return min(lengths[share], plan.context - TOKENS)
+
+
+def check_counters(counters: EngineCounters, plan: Plan, evaluated: int) -> None:
+    shape = shape_of("llama" if plan.mode == "layers" else "mixtral")
+    assert counters.requested_bytes == counters.reused_bytes + counters.read_bytes
+    assert counters.read_bytes <= 1.05 * counters.misses * plan.slot_bytes
+    assert counters.used_bytes <= counters.peak_bytes <= counters.limit_bytes == plan.budget.limit_bytes
+    assert counters.loaded_bytes > 0
+    assert counters.stall_ns > 0
+    assert counters.read_busy_ns > 0
+    if plan.mode == "experts":
+        assert counters.hits + counters.misses == evaluated * shape.layers * shape.used_experts
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_streamed_logits_are_those_of_a_plain_run(
+    models: dict[str, Model], profile: Profile, architecture: str, share: float
+) -> None:
+    model = models[architecture]
+    plan = plan_share(model, profile, share, THREADS.get(share, 1))
+    assert plan.mode == ("experts" if architecture in MIXTURES else "layers")
+    prompt = prompt_of(prompt_length(plan, share), shape_of(architecture).vocabulary)
+    engine = load_engine(plan, strict=True)
+    try:
+        streamed = generate(engine, prompt)
+        counters, layers = engine.get_counters(), engine.get_layer_counters()
+    finally:
+        engine.close()
+    reference = load_reference(plan)
+    try:
+        plain = generate(reference, prompt)
+    finally:
+        reference.close()
+    assert difference(streamed, plain) == ""
+    assert len({int(row.argmax()) for row in plain}) > 10, "a model that repeats itself proves little"
+    check_counters(counters, plan, len(prompt) + TOKENS - 1)
+    assert sum(layer.hits for layer in layers) == counters.hits
+    assert sum(layer.misses for layer in layers) == counters.misses
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "llama"])
+def test_prompts_of_every_length_around_a_batch(models: dict[str, Model], profile: Profile, architecture: str) -> None:
+    plan = plan_share(models[architecture], profile, 0.1)
+    cap = plan.n_ubatch
+    engine, reference = load_engine(plan, strict=True), load_reference(plan)
+    try:
+        for length in sorted({1, 2, cap - 1, cap, cap + 1, 2 * cap, 3 * cap + 1} - {0}):
+            prompt = prompt_of(min(length, 900), shape_of(architecture).vocabulary)
+            assert difference(generate(engine, prompt, 3), generate(reference, prompt, 3)) == "", f"{length} tokens"
+    finally:
+        reference.close()
+        engine.close()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_memory_the_engine_adds_nothing(models: dict[str, Model], profile: Profile, architecture: str) -> None:
+    model = models[architecture]
+    plan = plan_model(model, profile, whole_budget(model, profile), context=CONTEXT, threads=1)
+    assert plan.mode == "resident"
+    prompt = prompt_of(9, shape_of(architecture).vocabulary)
+    engine = load_engine(plan)
+    try:
+        found = generate(engine, prompt)
+        assert engine.get_layer_counters() == []
+    finally:
+        engine.close()
+    reference = load_reference(plan)
+    try:
+        expected = generate(reference, prompt)
+    finally:
+        reference.close()
+    # Weights in the processor's own layout are multiplied in another order.
+    if plan.extra_buffers:
+        assert abs(found[0] - expected[0]).max() < 0.5
+    else:
+        assert difference(found, expected) == ""
