@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -44,13 +45,9 @@ def llama_library() -> Any:
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
-    """Read the leading numbers of a version; what follows the first that is none is left out."""
-    numbers = []
-    for part in text.split("."):
-        if not part.isdecimal():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+    """Read the leading numbers of a version; what follows them, such as a build's name, is left out."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 class LogLines:
