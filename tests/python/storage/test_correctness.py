@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from streamed_runs import (  # noqa: E402
 )
 
 from tierpool.storage.engine_llama import load_engine  # noqa: E402
+from tierpool.storage.errors import ModelError  # noqa: E402
 from tierpool.storage.gguf import Model, read_model  # noqa: E402
 from tierpool.storage.planner import plan_model  # noqa: E402
 
@@ -135,3 +137,49 @@ def test_in_memory_the_engine_adds_nothing(models: dict[str, Model], profile: Pr
         assert abs(found[0] - expected[0]).max() < 0.5
     else:
         assert difference(found, expected) == ""
+
+
+@pytest.mark.parametrize("architecture", MIXTURES)
+def test_two_slots_that_are_swapped_are_noticed(models: dict[str, Model], profile: Profile, architecture: str) -> None:
+    plan = plan_share(models[architecture], profile, 0.9)
+    prompt = prompt_of(5, shape_of(architecture).vocabulary)
+    engine = load_engine(plan, strict=True)
+    try:
+        expected = generate(engine, prompt, 40)
+        for first in range(0, plan.slots - 1, 2):
+            swap_slots(first, plan.slot_bytes)
+        found = generate(engine, prompt, 40)
+    finally:
+        engine.close()
+    assert difference(found, expected) != ""
+
+
+def swap_slots(first: int, slot_bytes: int) -> None:
+    """Exchange the contents of a slot and the next one: of the only memory that can be named by a descriptor."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link).startswith("/memfd:tierpool")]
+    assert len(links) == 1
+    with links[0].open("r+b", buffering=0) as memory:
+        slots = [os.pread(memory.fileno(), slot_bytes, (first + index) * slot_bytes) for index in (1, 0)]
+        assert slots[0] != slots[1]
+        os.pwrite(memory.fileno(), b"".join(slots), first * slot_bytes)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "llama"])
+def test_in_shards_on_a_disk_without_direct_reads(profile: Profile, architecture: str) -> None:
+    folder = Path("/dev/shm")
+    if not os.access(folder, os.W_OK):
+        pytest.skip("there is no /dev/shm, whose files refuse or ignore direct reads")
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        paths = write_model(Path(name) / "model.gguf", shape_of(architecture), shards=3)
+        plan = plan_share(read_model(paths[0]), profile, 0.2)
+        prompt = prompt_of(plan.n_ubatch + 1, shape_of(architecture).vocabulary)
+        engine, reference = load_engine(plan, strict=True), load_reference(plan)
+        try:
+            assert difference(generate(engine, prompt, 20), generate(reference, prompt, 20)) == ""
+            assert engine.get_counters().read_bytes > 0
+        finally:
+            reference.close()
+            engine.close()
+        paths[1].unlink()
+        with pytest.raises(ModelError, match=paths[1].name):
+            read_model(paths[0])
