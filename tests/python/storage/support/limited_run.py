@@ -32,6 +32,12 @@ def limit(group: Path, size_bytes: int) -> None:
             (group / name).write_text(value)
 
 
+def held_bytes() -> int:
+    """Anonymous and shared memory, each page once: slots are mapped twice, and resident sizes count them so."""
+    fields = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    return sum(int(field[1]) for field in fields if field[0] in {"Pss_Anon:", "Pss_Shmem:"}) << 10
+
+
 def main() -> None:
     path, share, tokens, *groups = sys.argv[1:]
     for group in groups:
@@ -44,11 +50,11 @@ def main() -> None:
     engine = load_engine(plan, strict=True)
     digest = hashlib.sha256()
     logits = engine.evaluate(prompt_of(2 * plan.n_ubatch + 3, engine.vocabulary_size))
-    held, faults = [read_limits().process_bytes], 0
+    held, faults = [held_bytes()], 0
     for token in range(int(tokens)):
         digest.update(logits.tobytes())
         logits = engine.evaluate([int(logits.argmax())])
-        held.append(read_limits().process_bytes)
+        held.append(held_bytes())
         if token == 0:
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
     counters = engine.get_counters()
