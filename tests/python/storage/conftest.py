@@ -10,7 +10,8 @@ import pytest
 from tierpool.storage.limits import Limits
 from tierpool.storage.profile import Profile
 
-sys.path[:0] = [str(Path(__file__).parents[3] / "benchmarks" / "python"), str(Path(__file__).parent)]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[2] / "benchmarks" / "python"), str(HERE), str(HERE / "support")]
 
 
 @pytest.fixture(scope="session")
