@@ -11,7 +11,7 @@ from tierpool.storage.limits import Limits
 from tierpool.storage.profile import Profile
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[2] / "benchmarks" / "python"), str(HERE), str(HERE / "support")]
+sys.path[:0] = [str(HERE.parents[2] / "benchmarks" / "python"), str(HERE / "support")]
 
 
 @pytest.fixture(scope="session")
