@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGUFWriter
 from gguf.constants import GGMLQuantizationType
+
 from model_blocks import BlockPool
 from model_shapes import ARCHITECTURES, QUANTIZATIONS, ModelShape, TensorShape, shape_of_size
-
 from tierpool.config_values import bytes_of_text
 
 if TYPE_CHECKING:

@@ -12,10 +12,8 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-from make_model import write_model  # noqa: E402
-from model_shapes import ARCHITECTURES  # noqa: E402
-from streamed_runs import (  # noqa: E402
-    DENSE,
+from streamed_runs import (
+    CONTEXT,
     MIXTURES,
     TOKENS,
     difference,
@@ -27,10 +25,12 @@ from streamed_runs import (  # noqa: E402
     whole_budget,
 )
 
-from tierpool.storage.engine_llama import load_engine  # noqa: E402
-from tierpool.storage.errors import ModelError  # noqa: E402
-from tierpool.storage.gguf import Model, read_model  # noqa: E402
-from tierpool.storage.planner import plan_model  # noqa: E402
+from make_model import write_model
+from model_shapes import ARCHITECTURES
+from tierpool.storage.engine_llama import load_engine
+from tierpool.storage.errors import ModelError
+from tierpool.storage.gguf import Model, read_model
+from tierpool.storage.planner import plan_model
 
 if TYPE_CHECKING:
     from tierpool.storage.engine import EngineCounters

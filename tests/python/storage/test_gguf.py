@@ -13,7 +13,6 @@ gguf = pytest.importorskip("gguf", reason="needs the package gguf: pip install '
 
 from make_model import write_model  # noqa: E402
 from model_shapes import ARCHITECTURES, ModelShape  # noqa: E402
-
 from tierpool.storage.errors import ModelError  # noqa: E402
 from tierpool.storage.gguf import read_model  # noqa: E402
 from tierpool.storage.gguf_header import LongArray  # noqa: E402

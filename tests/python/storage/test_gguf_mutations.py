@@ -17,7 +17,6 @@ pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpoo
 
 from make_model import write_model
 from model_shapes import ModelShape
-
 from tierpool.storage.errors import ModelError, PlanError
 from tierpool.storage.gguf import Model, read_model
 from tierpool.storage.planner import plan_model

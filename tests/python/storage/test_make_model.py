@@ -11,13 +11,13 @@ import pytest
 
 gguf = pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 
-import make_model  # noqa: E402
 from gguf.constants import GGMLQuantizationType  # noqa: E402
 from gguf.quants import dequantize  # noqa: E402
+
+import make_model  # noqa: E402
 from make_model import write_model  # noqa: E402
 from model_blocks import CHUNK_SHARE, MAKERS, BlockPool  # noqa: E402
 from model_shapes import ARCHITECTURES, QUANTIZATIONS, ModelShape, shape_of_size  # noqa: E402
-
 from tierpool.storage.gguf import read_model  # noqa: E402
 from tierpool.storage.hyperparameters import read_hyperparameters  # noqa: E402
 from tierpool.storage.streaming import Streaming, find_streaming  # noqa: E402

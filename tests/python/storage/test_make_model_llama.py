@@ -14,7 +14,6 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip
 
 from make_model import write_model  # noqa: E402
 from model_shapes import ARCHITECTURES, ModelShape  # noqa: E402
-
 from tierpool.storage.footprint import estimate_footprint  # noqa: E402
 from tierpool.storage.gguf import read_model  # noqa: E402
 from tierpool.storage.hyperparameters import read_hyperparameters  # noqa: E402

@@ -16,11 +16,11 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-from make_model import write_model  # noqa: E402
-from model_shapes import shape_of_size  # noqa: E402
-from streamed_runs import CONTEXT, generate, prompt_of  # noqa: E402
+from streamed_runs import CONTEXT, generate, prompt_of
 
-from tierpool.storage.engine_llama import load_plain  # noqa: E402
+from make_model import write_model
+from model_shapes import shape_of_size
+from tierpool.storage.engine_llama import load_plain
 
 SCRIPT = Path(__file__).parent / "support" / "limited_run.py"
 MODEL_BYTES = 256 << 20  # several times what a group has above the budget

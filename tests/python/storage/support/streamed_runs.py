@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from model_shapes import ModelShape
 
+from model_shapes import ModelShape
 from tierpool.storage.engine_llama import load_plain
 from tierpool.storage.errors import PlanError
 from tierpool.storage.planner import plan_model
