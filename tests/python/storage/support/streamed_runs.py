@@ -71,6 +71,7 @@ def load_reference(plan: Plan) -> Engine:
         context=plan.context,
         flash_attention=plan.flash_attention,
         kv_type=plan.kv_type,
+        extra_buffers=plan.extra_buffers,
     )
 
 
