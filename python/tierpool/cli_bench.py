@@ -35,6 +35,9 @@ def run_bench(  # noqa: PLR0913, PLR0917  (one argument an option)
     pairs: Annotated[int, typer.Option(min=1, help="Runs of each side, alternating.")] = 3,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 32,
     threads: Threads = None,
+    random_tokens: Annotated[
+        bool, typer.Option("--random-tokens", help="Compute random tokens, not greedy ones, which repeat themselves.")
+    ] = False,
     no_limit: Annotated[
         bool, typer.Option("--no-limit", help="Compare without a control group: nothing limits the mapped runs.")
     ] = False,
@@ -56,6 +59,7 @@ def run_bench(  # noqa: PLR0913, PLR0917  (one argument an option)
                     pairs=pairs,
                     prompt_tokens=prompt_tokens,
                     threads=threads,
+                    random_tokens=random_tokens,
                     limited=not no_limit,
                     progress=progress,
                 )
@@ -80,7 +84,8 @@ def show_bench(console: Console, result: BenchResult) -> None:
     limit = "no limit" if result.limit_bytes is None else f"{result.limit_bytes / _MIB:,.0f} MiB for each run's group"
     console.print(
         f"{plan.path}: mode {plan.mode}, {plan.budget.limit_bytes / _MIB:,.0f} MiB, {limit}; "
-        f"n_ubatch {plan.n_ubatch}, {plan.threads} threads, medians of {len(result.of_side('streamed'))}",
+        f"n_ubatch {plan.n_ubatch}, {plan.threads} threads, "
+        f"{'random' if result.random_tokens else 'greedy'} tokens, medians of {len(result.of_side('streamed'))}",
         markup=False,
     )
     console.print(_speeds(result))

@@ -72,6 +72,7 @@ class BenchResult:
     limit_bytes: int | None
     prompt_tokens: int
     tokens: int
+    random_tokens: bool
     runs: tuple[BenchRun, ...]
 
     def of_side(self, side: Side) -> list[BenchRun]:
@@ -134,6 +135,7 @@ class BenchResult:
             "limit_bytes": self.limit_bytes,
             "prompt_tokens": self.prompt_tokens,
             "tokens": self.tokens,
+            "random_tokens": self.random_tokens,
             "tokens_per_second": {
                 side: {phase: self.speed(side, phase) for phase in phases} for side in ("streamed", "plain", "defaults")
             },
@@ -153,6 +155,7 @@ def bench(  # noqa: PLR0913  (one argument a condition)
     pairs: int = 3,
     prompt_tokens: int = 32,
     threads: int | None = None,
+    random_tokens: bool = False,
     limited: bool = True,
     progress: Progress = lambda _step, _done, _total: None,
 ) -> BenchResult:
@@ -164,6 +167,9 @@ def bench(  # noqa: PLR0913  (one argument a condition)
 
     Parameters
     ----------
+    random_tokens : bool
+        True computes random tokens after the prompt instead of greedy ones. A model of random weights repeats itself,
+        and so its choice of experts, unlike text.
     limited : bool
         False makes no control groups, so that nothing holds the plain runs to the memory.
     progress : callable
@@ -185,7 +191,13 @@ def bench(  # noqa: PLR0913  (one argument a condition)
     context = -(-(prompt_tokens + 2 * tokens) // _CONTEXT_STEP) * _CONTEXT_STEP
     plan = make_plan(path, memory, context, threads, profile=profile)
     limit_bytes = plan.budget.limit_bytes + GROUP_MARGIN_BYTES if limited else None
-    common = {"path": plan.path, "prompt": _prompt(model, prompt_tokens), "tokens": tokens}
+    drawn = _random_tokens(model, prompt_tokens + 2 * tokens)
+    common = {
+        "path": plan.path,
+        "prompt": drawn[:prompt_tokens],
+        "tokens": tokens,
+        "given": drawn[prompt_tokens:] if random_tokens else None,
+    }
     tasks = _tasks(plan, profile)
     order: list[tuple[Side, int]] = [(side, pair) for pair in range(1, pairs + 1) for side in _alternate(pair)]
     order.append(("defaults", 0))
@@ -196,7 +208,7 @@ def bench(  # noqa: PLR0913  (one argument a condition)
         drop_page_cache(model.files)
         child = run_child({**common, **tasks[side]}, limit_bytes, step(name))
         runs.append(BenchRun(side, pair, child))
-    return BenchResult(plan, profile, limit_bytes, prompt_tokens, tokens, tuple(runs))
+    return BenchResult(plan, profile, limit_bytes, prompt_tokens, tokens, random_tokens, tuple(runs))
 
 
 def _alternate(pair: int) -> tuple[Side, Side]:
@@ -250,7 +262,7 @@ def _tasks(plan: Plan, profile: Profile) -> Mapping[Side, dict[str, Any]]:
     }
 
 
-def _prompt(model: Model, count: int) -> list[int]:
+def _random_tokens(model: Model, count: int) -> list[int]:
     """Tokens that are the same in every bench; a synthetic model has no words to write them with."""
     vocabulary = read_hyperparameters(model).vocabulary
     return [int(token) for token in np.random.default_rng(_SEED).integers(0, vocabulary, count)]

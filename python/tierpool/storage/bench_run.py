@@ -45,8 +45,10 @@ def load_side(task: Mapping[str, Any]) -> Engine:
     return load_engine(make_plan(task["path"], **{**settings, "profile": Profile.from_dict(settings["profile"])}))
 
 
-def run(engine: Engine, prompt: Sequence[int], tokens: int, report: Report) -> dict[str, Any]:
-    """Compute a prompt, then two phases of greedy tokens; what generation would end goes on here.
+def run(
+    engine: Engine, prompt: Sequence[int], tokens: int, given: Sequence[int] | None, report: Report
+) -> dict[str, Any]:
+    """Compute a prompt, then two phases of `given` or greedy tokens; what generation would end goes on here.
 
     Cold begins with nothing but what loading left in memory, warm with what cold left.
     """
@@ -65,7 +67,8 @@ def run(engine: Engine, prompt: Sequence[int], tokens: int, report: Report) -> d
     report("prompt", seconds=gatherer.phase("prompt").seconds)
     for phase in ("cold", "warm"):
         for _ in range(tokens):
-            compute(phase, generated[-1:])
+            done = len(generated) - 1  # of the tokens after the prompt
+            compute(phase, generated[-1:] if given is None else given[done : done + 1])
             if len(generated) == 2:  # the first that was computed after the prompt
                 faults = major_faults()
             report("token", phase=phase)
@@ -95,7 +98,7 @@ def perform(task: Mapping[str, Any], report: Report) -> None:
     engine = load_side(task)
     try:
         report("loaded", seconds=time.perf_counter() - begin, mode=engine.plan.mode, n_ubatch=engine.plan.n_ubatch)
-        report("done", **run(engine, task["prompt"], task["tokens"], report))
+        report("done", **run(engine, task["prompt"], task["tokens"], task["given"], report))
     finally:
         engine.close()
 

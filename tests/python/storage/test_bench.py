@@ -52,7 +52,7 @@ KILLED = ChildResult("killed", "killed by the kernel", kills=1)
 def result(profile: Profile, **sides: list[ChildResult]) -> BenchResult:
     names: tuple[Side, ...] = ("streamed", "plain", "defaults")
     runs = [BenchRun(side, pair, child) for side in names for pair, child in enumerate(sides.get(side, ()), start=1)]
-    return BenchResult(make_plan(), profile, 1 << 30, 3, 2, tuple(runs))
+    return BenchResult(make_plan(), profile, 1 << 30, 3, 2, False, tuple(runs))
 
 
 class TestResult:
@@ -141,17 +141,26 @@ def test_a_run_computes_two_phases_of_greedy_tokens() -> None:
 
     engine = FakeEngine(b"abcdefgh")
     events: list[str] = []
-    values = run(engine, [1, 2, 3], 2, lambda event, **_values: events.append(event))
+    values = run(engine, [1, 2, 3], 2, None, lambda event, **_values: events.append(event))
     assert engine.evaluated == [[1, 2, 3], [*b"a"], [*b"b"], [*b"c"], [*b"d"]]
     assert values["tokens"] == [*b"abcde"]
     assert events == ["prompt", *["token"] * 4]
     assert {name: phase["tokens"] for name, phase in values["phases"].items()} == {"prompt": 3, "cold": 2, "warm": 2}
     assert values["phases"]["warm"]["read_bytes"] == 2 * UNIT_BYTES
     assert len(set(values["digests"].values())) == 3
-    again = run(replace_answer(engine, b"abcdefgx"), [1, 2, 3], 2, lambda _event, **_values: None)
+    again = run(replace_answer(engine, b"abcdefgx"), [1, 2, 3], 2, None, lambda _event, **_values: None)
     assert again["digests"] == values["digests"]  # what was never asked for makes no difference
-    other = run(replace_answer(engine, b"abcxefgh"), [1, 2, 3], 2, lambda _event, **_values: None)
+    other = run(replace_answer(engine, b"abcxefgh"), [1, 2, 3], 2, None, lambda _event, **_values: None)
     assert {name for name in other["digests"] if other["digests"][name] != values["digests"][name]} == {"warm"}
+
+
+def test_a_run_computes_the_tokens_it_is_given() -> None:
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+    from tierpool.storage.bench_run import run
+
+    engine = FakeEngine(b"abcdefgh")
+    run(engine, [1, 2, 3], 2, [4, 5, 6, 7], lambda _event, **_values: None)
+    assert engine.evaluated == [[1, 2, 3], [4], [5], [6], [7]]
 
 
 def replace_answer(engine: FakeEngine, answer: bytes) -> FakeEngine:
@@ -260,7 +269,7 @@ def test_both_sides_compute_the_same(moe: Path, budget_bytes: int, limited: bool
 
 def test_a_run_that_cannot_load_says_why(moe: Path, profile: Profile) -> None:
     settings = {"memory": 1000, "context": 256, "threads": 1, "profile": replace(profile, path=str(moe)).to_dict()}
-    task = {"side": "streamed", "path": str(moe), "prompt": [1], "tokens": 1, "settings": settings}
+    task = {"side": "streamed", "path": str(moe), "prompt": [1], "tokens": 1, "given": None, "settings": settings}
     child = run_child(task, None)
     assert child.outcome == "failed"
     assert "needs at least" in child.message
