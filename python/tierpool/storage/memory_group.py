@@ -53,7 +53,8 @@ class MemoryGroup:
         self.version = group.version
         self.limit_bytes = limit_bytes
         problems = []
-        for parent in ancestors(group):
+        # Never further up: what stands there is somebody else's. Version 2 lets only groups without processes have limits.
+        for parent in ancestors(group)[: group.version]:
             folder = parent / f"tierpool-{os.getpid()}-{next(_NAMES)}"
             try:
                 folder.mkdir()
