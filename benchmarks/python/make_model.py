@@ -52,9 +52,9 @@ class _Weights:
         if tensor.fill not in {"weights", "embedding"}:
             yield memoryview(self._floats(tensor).reshape(-1).view(np.uint8))
             return
-        # Tokens must stay apart through all layers, or all of them go to the same experts. Of the deviation of the
-        # others, a row's product with a vector of deviation 1 has deviation 1 too.
-        key = (tensor.kind, 1.0 if tensor.fill == "embedding" else 1 / math.sqrt(tensor.shape[0]))
+        # Tokens must stay apart through all layers, or all of them go to the same experts: what layers add to them must
+        # stay small. Of the deviation of the others, a row's product with a vector of deviation 1 has deviation 1 too.
+        key = (tensor.kind, 4.0 if tensor.fill == "embedding" else 1 / math.sqrt(tensor.shape[0]))
         if key not in self._pools:
             self._pools[key] = BlockPool(*key, self._pool_bytes, self._rng)
         for _ in range(tensor.pieces):
