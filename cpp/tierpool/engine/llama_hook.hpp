@@ -43,6 +43,7 @@ class LlamaHook {
   /// `stop_node` is followed by '-' and the layer's number in the names of nodes. `layers` by order of use. The gate,
   /// which knows the layers by their place in `layers`, outlives the hook.
   LlamaHook(std::string_view stop_node, StopKind kind, std::vector<StreamedLayer> layers, LayerGate& gate);
+  ~LlamaHook() = default;
   LlamaHook(const LlamaHook&) = delete;
   LlamaHook& operator=(const LlamaHook&) = delete;
 

@@ -30,10 +30,11 @@ class EngineCounters:
     Attributes
     ----------
     hits, misses : int
-        Units that were in memory when a token's layer asked for them, and those that were not; one for each token,
-        layer and unit, decided before anything is loaded for it.
+        Units that were in memory when a layer asked for them, and those that were not: one for each token, layer and
+        expert, decided before anything is loaded for it; or one for each batch and dense layer that goes around.
     requested_bytes, reused_bytes, read_bytes : int
-        Bytes of the units asked for, of the hits among them, and bytes that came from the files for units.
+        Bytes of the units asked for, of those that stayed in memory since they were read for something else, and bytes
+        that came from the files for units.
     loaded_bytes : int
         Bytes read once, while loading, for what stays in memory.
     stall_ns : int

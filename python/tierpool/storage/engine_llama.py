@@ -7,6 +7,7 @@ import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tierpool._core import CancelledError, TierpoolError
@@ -105,8 +106,21 @@ def load_plain(  # noqa: PLR0913  (one argument a setting)
     With the settings of a plan, what it computes is bit for bit what the plan's engine computes. The defaults are
     llama.cpp's, but for `extra_buffers`, which would hold weights in memory a second time.
     """
-    plan = Plan(
-        path=os.fspath(path),
+    settings = LlamaSettings(
+        n_ubatch=n_ubatch,
+        threads=threads or os.cpu_count() or 1,
+        context=context,
+        flash_attention=flash_attention,
+        kv_type=kv_type,
+        extra_buffers=extra_buffers,
+    )
+    return load_engine(_plain_plan(os.fspath(path), settings))
+
+
+def _plain_plan(path: str, settings: LlamaSettings) -> Plan:
+    """Plan nothing but the settings."""
+    return Plan(
+        path=path,
         architecture="",
         mode="resident",
         stop_node="",
@@ -115,19 +129,13 @@ def load_plain(  # noqa: PLR0913  (one argument a setting)
         slot_bytes=0,
         ring_depth=0,
         mappings=0,
-        n_ubatch=n_ubatch,
-        threads=threads or os.cpu_count() or 1,
-        context=context,
-        flash_attention=flash_attention,
-        kv_type=kv_type,
-        extra_buffers=extra_buffers,
         repacked_bytes=0,
         budget=Budget(0, "none", {}),
         estimate=Estimate(1.0, 0, 0, 0, 0.0, "memory bandwidth"),
         placements=(),
         reasons=("Mode resident: loaded plainly.",),
+        **asdict(settings),
     )
-    return load_engine(plan)
 
 
 class LlamaEngine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -16,8 +17,9 @@ END_VERSION: Final = (0, 3, 37)
 """The first version that is too new: it may lay out its structures differently."""
 
 _INSTALL = "pip install 'tierpool[llama]'"
-# By llama.cpp's number. Most of what it warns of is normal here, such as a context smaller than the model's.
-_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.ERROR, 4: logging.DEBUG}
+# By llama.cpp's number: debug, info, warning, error. It tells much, and most of what it warns of is normal here, such
+# as a context smaller than the model's.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.ERROR}
 _CONTINUED = 5
 
 
@@ -44,13 +46,9 @@ def llama_library() -> Any:
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
-    """Read the leading numbers of a version; what follows the first that is none is left out."""
-    numbers = []
-    for part in text.split("."):
-        if not part.isdecimal():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+    """Read the leading numbers of a version; what follows them, such as a build's name, is left out."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 class LogLines:

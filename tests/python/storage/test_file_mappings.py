@@ -1,0 +1,68 @@
+"""Mappings of files are found in the system's list, with one that a test brings."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from tierpool import TierpoolError
+from tierpool.storage.file_mappings import FileMapping, MappingWatch
+
+PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "a model.gguf"
+    path.write_bytes(b"x" * 4 * PAGE)
+    return path
+
+
+def write_table(root: Path, path: Path, *pieces: tuple[int, int, int], path_only: bool = False) -> None:
+    """Pieces are address, end and offset."""
+    status = path.stat()
+    device = "00:00" if path_only else f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    lines = ["7000-8000 rw-p 00000000 00:00 0 ", "ff00-ff10 r--s 00000000 01:01 1   /other"]
+    lines += [
+        f"{start:x}-{end:x} r--s {offset:08x} {device} {status.st_ino}      {path}" for start, end, offset in pieces
+    ]
+    table = root / "proc/self/maps"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_a_real_mapping(model: Path) -> None:
+    with model.open("rb") as file, mmap.mmap(file.fileno(), PAGE, prot=mmap.PROT_READ):
+        watch = MappingWatch()
+        with mmap.mmap(file.fileno(), 2 * PAGE, prot=mmap.PROT_READ, offset=PAGE):
+            found = watch.new_mapping(str(model))
+    assert (found.offset_bytes, found.size_bytes) == (PAGE, 2 * PAGE)
+    assert found.address % PAGE == 0
+
+
+@pytest.mark.parametrize("path_only", [False, True])
+def test_pieces_side_by_side_are_one(tmp_path: Path, model: Path, path_only: bool) -> None:
+    write_table(tmp_path, model)
+    watch = MappingWatch(tmp_path)
+    write_table(tmp_path, model, (0x30000, 0x32000, 0x1000), (0x20000, 0x30000, 0x0), path_only=path_only)
+    with pytest.raises(TierpoolError, match="mapped it 2 times"):
+        watch.new_mapping(str(model))
+    write_table(tmp_path, model, (0x30000, 0x32000, 0x10000), (0x20000, 0x30000, 0x0), path_only=path_only)
+    assert watch.new_mapping(str(model)) == FileMapping(0x20000, 0, 0x12000)
+
+
+def test_only_new_ones_count(tmp_path: Path, model: Path) -> None:
+    write_table(tmp_path, model, (0x20000, 0x30000, 0))
+    watch = MappingWatch(tmp_path)
+    with pytest.raises(TierpoolError, match="mapped it 0 times"):
+        watch.new_mapping(str(model))
+    write_table(tmp_path, model, (0x20000, 0x30000, 0), (0x50000, 0x60000, 0))
+    assert watch.new_mapping(str(model)).address == 0x50000
+
+
+def test_a_system_without_a_list(tmp_path: Path) -> None:
+    with pytest.raises(TierpoolError, match="Linux"):
+        MappingWatch(tmp_path)
