@@ -189,15 +189,17 @@ std::vector<LayerRequests> StreamedModel::layer_requests() const {
 }
 
 void StreamedModel::close() noexcept {
+  if (parts_ != nullptr && parts_->reader.is_foreign_process()) {
+    parts_.reset();  // without the lock, which a thread of the parent may have held
+    return;
+  }
   const std::unique_lock<std::shared_mutex> lock(closing_);
   if (parts_ == nullptr) {
     return;
   }
-  if (!parts_->reader.is_foreign_process()) {
-    last_statistics_ = count();
-    last_statistics_.used_bytes = 0;
-    last_requests_ = parts_->gate->layer_requests();
-  }
+  last_statistics_ = count();
+  last_statistics_.used_bytes = 0;
+  last_requests_ = parts_->gate->layer_requests();
   parts_.reset();
 }
 

@@ -75,7 +75,7 @@ void DirectReader::close() noexcept {
       }
     }
   }
-  work_available_.notify_all();
+  work_available_->notify_all();
   for (std::thread& thread : threads_) {
     thread.join();
   }
@@ -108,9 +108,9 @@ ReadHandle DirectReader::submit(const std::vector<ReadPiece>& pieces, ReadPriori
     statistics_.requested_bytes += bytes;
   }
   if (read->pieces_.size() > 1) {
-    work_available_.notify_all();
+    work_available_->notify_all();
   } else {
-    work_available_.notify_one();
+    work_available_->notify_one();
   }
   return read;
 }
@@ -164,7 +164,7 @@ ReadOutcome DirectReader::wait(const ReadHandle& read) noexcept {
     return ReadOutcome::cancelled;
   }
   std::unique_lock<std::mutex> lock(mutex_);
-  read->finished_.wait(lock, [&] { return !read->is_queued_ && read->running_pieces_ == 0; });
+  read->finished_->wait(lock, [&] { return !read->is_queued_ && read->running_pieces_ == 0; });
   return read->outcome_;
 }
 
@@ -218,7 +218,7 @@ ReaderStatistics DirectReader::statistics() const {
 void DirectReader::work() noexcept {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
-    work_available_.wait(lock, [this] { return closing_ || has_work(); });
+    work_available_->wait(lock, [this] { return closing_ || has_work(); });
     if (closing_) {
       return;
     }
@@ -277,7 +277,7 @@ void DirectReader::settle(const Task& task, const ReadResult& result) noexcept {
     remove_from_queue(task.read);
     stop(read, ReadOutcome::failed);
   } else if (!read.is_queued_ && read.running_pieces_ == 0) {
-    read.finished_.notify_all();
+    read.finished_->notify_all();
   }
 }
 
@@ -292,7 +292,7 @@ void DirectReader::remove_from_queue(const ReadHandle& read) noexcept {
 void DirectReader::stop(Read& read, ReadOutcome outcome) noexcept {
   read.outcome_ = outcome;
   ++(outcome == ReadOutcome::failed ? statistics_.failed : statistics_.cancelled);
-  read.finished_.notify_all();
+  read.finished_->notify_all();
 }
 
 void DirectReader::require_own_process() const {

@@ -3,7 +3,6 @@
 #include <sys/types.h>
 
 #include <array>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -14,6 +13,7 @@
 
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/base/clock.hpp"
+#include "tierpool/base/condition.hpp"
 #include "tierpool/storage/read_source.hpp"
 
 namespace tierpool {
@@ -43,7 +43,7 @@ class Read {
   bool is_queued_ = false;
   std::size_t failed_piece_ = 0;
   ReadResult failure_;
-  std::condition_variable finished_;
+  Condition finished_;
 };
 
 using ReadHandle = std::shared_ptr<Read>;
@@ -129,7 +129,7 @@ class DirectReader {
   const Clock& clock_;
   const pid_t process_;
   mutable std::mutex mutex_;  // guards all below
-  std::condition_variable work_available_;
+  Condition work_available_;
   std::array<std::deque<ReadHandle>, 2> queues_;  // by priority: reads with pieces that no thread has taken
   bool closing_ = false;
   std::uint32_t running_ = 0;

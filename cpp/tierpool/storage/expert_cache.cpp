@@ -14,10 +14,10 @@ namespace {
 /// Counts a call that is under way, so that close() can wait for it. Made and destroyed with the lock held.
 class ActiveCall {
  public:
-  ActiveCall(std::uint32_t& count, std::condition_variable& idle) noexcept : count_(count), idle_(idle) { ++count_; }
+  ActiveCall(std::uint32_t& count, const Condition& idle) noexcept : count_(count), idle_(idle) { ++count_; }
   ~ActiveCall() {
     if (--count_ == 0) {
-      idle_.notify_all();
+      idle_->notify_all();
     }
   }
   ActiveCall(const ActiveCall&) = delete;
@@ -25,7 +25,7 @@ class ActiveCall {
 
  private:
   std::uint32_t& count_;
-  std::condition_variable& idle_;
+  const Condition& idle_;
 };
 
 }  // namespace
@@ -124,7 +124,7 @@ void ExpertCache::close() noexcept {
     return;
   }
   cancel_reads();
-  idle_.wait(lock, [this] { return active_calls_ == 0; });
+  idle_->wait(lock, [this] { return active_calls_ == 0; });
   while (!resting_.empty()) {
     wait_for_resting_slot(lock);
   }

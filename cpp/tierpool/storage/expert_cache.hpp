@@ -1,6 +1,5 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -8,6 +7,7 @@
 #include <vector>
 
 #include "tierpool/base/clock.hpp"
+#include "tierpool/base/condition.hpp"
 #include "tierpool/storage/eviction_policy.hpp"
 #include "tierpool/storage/slot_binding.hpp"
 #include "tierpool/storage/unit_loader.hpp"
@@ -151,7 +151,7 @@ class ExpertCache {
   SlotBinding& binding_;
   const Clock& clock_;
   mutable std::mutex mutex_;  // guards all below
-  std::condition_variable idle_;
+  Condition idle_;
   std::unique_ptr<EvictionPolicy> policy_;
   std::vector<Entry> entries_;    // by unit
   std::vector<UnitId> loading_;   // units on their way

@@ -65,12 +65,13 @@ def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
         model, weights = _load_weights(plan, library, settings, parts, strict=strict)
         parameters = settings.context_parameters(library)
         weights.attach(library, parameters)
-        context = LlamaContext(library, model, parameters)
-        if not uses_openmp(library):
-            threads = ThreadPool(library, settings.threads)
+        threads = None if uses_openmp(library) else ThreadPool(library, settings.threads)
+        if threads:
             parts.callback(threads.close)
-            threads.attach(context.handle)
+        context = LlamaContext(library, model, parameters)
         parts.callback(context.close)
+        if threads:
+            threads.attach(context.handle)
         return LlamaEngine(plan, library, model, context, weights, parts)
 
 
@@ -241,10 +242,12 @@ class LlamaEngine:
 
     def get_counters(self) -> EngineCounters:
         """Everything counted so far."""
+        self._require_own_process()
         return self._weights.get_counters()
 
     def get_layer_counters(self) -> list[LayerCounters]:
         """Requests by layer; empty where nothing is streamed."""
+        self._require_own_process()
         return self._weights.get_layer_counters()
 
     def close(self) -> None:
@@ -300,6 +303,10 @@ class LlamaEngine:
     def _require_open(self) -> None:
         if not self._close.alive:
             raise TierpoolError(f"the engine of {self._plan.path} is closed: load the model again")
+        self._require_own_process()
+
+    def _require_own_process(self) -> None:
+        # Before any lock is asked for, which a thread of the parent may hold.
         if os.getpid() != self._process:
             raise TierpoolError("an engine does not work in a forked child: load the model there")
 

@@ -241,6 +241,25 @@ TEST_F(DirectReaderTest, AForkedChildIsToldInsteadOfWaitingForEver) {
   EXPECT_EQ(status, 7);
 }
 
+TEST_F(DirectReaderTest, AForkedChildDestroysItWhileTheParentsThreadsWait) {
+  auto reader = make_reader(3);
+  source_->hold_from(0);
+  ReadHandle read = reader->submit({piece(0, 1)}, ReadPriority::demand);
+  source_->wait_for_calls(1);
+  std::thread waiting([&] { EXPECT_EQ(reader->wait(read), ReadOutcome::complete); });
+  // By the last round at the latest, all of them wait.
+  for (int round = 0; round < 10; ++round) {
+    EXPECT_EQ(testing::exit_status_of_child([&] {
+                read.reset();
+                reader.reset();
+                return 7;
+              }),
+              7);
+  }
+  source_->let_go();
+  waiting.join();
+}
+
 TEST_F(DirectReaderTest, ManyThreadsMaySubmitJoinCancelAndWait) {
   const auto reader = make_reader(3);
   std::atomic<std::uint64_t> wrong{0};
