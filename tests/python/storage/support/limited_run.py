@@ -66,7 +66,7 @@ def main() -> None:
         "weight_bytes": model.weight_bytes,
         "held_bytes": max(held),
         "major_faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults,
-        "misses": counters.misses,
+        "read_bytes": counters.read_bytes,
         "logits": digest.hexdigest(),
     }
     engine.close()
