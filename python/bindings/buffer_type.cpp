@@ -7,7 +7,9 @@
 #include <new>
 #include <string>
 
+#include "buffer_copy.hpp"
 #include "buffer_freelist.hpp"
+#include "buffer_interfaces.hpp"
 #include "dlpack_export.hpp"
 #include "gil.hpp"
 #include "guarded.hpp"
@@ -96,16 +98,10 @@ PyObject* repr(PyObject* self) {
                               pointer_at(buffer.address), place.data());
 }
 
-void end_view(BufferObject& buffer) noexcept {
-  if (buffer.views.remove()) {
-    let_go(buffer);
-  }
-}
-
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
   BufferObject& buffer = self_of(self);
   view->obj = nullptr;
-  const bool is_view = buffer.views.add();
+  const bool is_view = begin_view(buffer);
   const auto ready = py::reinterpret_steal<py::object>(guarded([&]() -> py::object {
     check_not_given_up(buffer);
     check_host_accessible(buffer);
@@ -169,37 +165,11 @@ PyObject* array(PyObject* self, PyObject* arguments, PyObject* keywords) {
 }
 
 PyObject* dlpack(PyObject* self, PyObject* arguments, PyObject* keywords) {
-  static const char* names[] = {"stream", "max_version", "dl_device", "copy", nullptr};
-  PyObject* stream = Py_None;
-  PyObject* max_version = Py_None;
-  PyObject* dl_device = Py_None;
-  PyObject* copy = Py_None;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "|$OOOO:__dlpack__", const_cast<char**>(names), &stream,
-                                  &max_version, &dl_device, &copy) == 0) {
-    return nullptr;
-  }
-  return guarded([&] { return export_dlpack(self_of(self), stream, max_version, dl_device, copy); });
+  return guarded([&] { return export_dlpack(self_of(self), parse_dlpack_arguments(arguments, keywords)); });
 }
 
 PyObject* device_tuple(PyObject* self, PyObject* /*unused*/) {
   return guarded([&]() -> py::object { return dlpack_device(self_of(self)); });
-}
-
-PyObject* get_array_interface(PyObject* self, void* /*closure*/) {
-  return guarded([&]() -> py::object {
-    BufferObject& buffer = self_of(self);
-    check_not_given_up(buffer);
-    // No AttributeError: NumPy would take the buffer for a scalar and make an array of objects.
-    check_host_accessible(buffer);
-    buffer.views.hand_out_address();
-    py::dict interface;
-    interface["shape"] = py::make_tuple(buffer.nbytes);
-    interface["typestr"] = "|u1";
-    interface["data"] = py::make_tuple(buffer.address, false);
-    interface["strides"] = py::none();
-    interface["version"] = 3;
-    return interface;
-  });
 }
 
 PyObject* get_nbytes(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(self_of(self).nbytes); }
@@ -252,10 +222,30 @@ PyMethodDef methods[] = {
     {"__exit__", leave, METH_VARARGS,
      "Give the handle up; memory that is still seen comes back with the last that sees it."},
     {"__reduce__", reduce, METH_NOARGS, "Refused, and so are copies: raises TypeError."},
+    {"copy_from", with_keywords(copy_from), METH_VARARGS | METH_KEYWORDS,
+     "copy_from($self, /, source, stream=None)\n--\n\n"
+     "Copy all bytes of `source` to the beginning of the buffer.\n\n"
+     "Parameters\n----------\n"
+     "source : Buffer or contiguous object with the buffer protocol\n    At most `nbytes` bytes.\n"
+     "stream : int or stream object, optional\n"
+     "    Enqueue the copy there and return early; a source that is no `Buffer` has been read on return. Without one\n"
+     "    the copy is done on return.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    When the source has more bytes than the buffer, or one of them was released.\n"
+     "TypeError\n    For a source that is no contiguous memory.\n"
+     "DeviceError\n    When the device refuses, or for a stream where both are memory of the host.\n\n"
+     "Notes\n-----\n"
+     "Memory that is not pinned reaches a GPU through pinned memory of a pool that is kept for that."},
+    {"copy_to", with_keywords(copy_to), METH_VARARGS | METH_KEYWORDS,
+     "copy_to($self, /, destination, stream=None)\n--\n\n"
+     "Fill `destination` from the beginning of the buffer.\n\n"
+     "Parameters and errors are those of `copy_from`; a destination that is no `Buffer` has been written on return,\n"
+     "with a stream too."},
     {"__dlpack__", with_keywords(dlpack), METH_VARARGS | METH_KEYWORDS,
      "__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
      "Export the bytes as a one-dimensional uint8 DLPack tensor."},
-    {"__dlpack_device__", device_tuple, METH_NOARGS, "The DLPack device: (1, 0), the processor."},
+    {"__dlpack_device__", device_tuple, METH_NOARGS,
+     "The DLPack device: (1, 0), the processor, or (2, N), CUDA device N."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -265,7 +255,9 @@ PyGetSetDef properties[] = {
      "Address of the first byte. No count sees who uses it: keep the buffer alive as long.", nullptr},
     {"heap_index", get_heap_index, nullptr, "Heap the memory lives in; None for a fallback.", nullptr},
     {"released", get_released, nullptr, "Whether the handle was given up.", nullptr},
-    {"__array_interface__", get_array_interface, nullptr, "NumPy's array interface, version 3.", nullptr},
+    {"__array_interface__", get_buffer_interface, nullptr, "NumPy's array interface, version 3.", nullptr},
+    {"__cuda_array_interface__", get_cuda_interface, nullptr,
+     "CUDA's array interface, version 3; AttributeError for other memory than a GPU's.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
@@ -298,6 +290,14 @@ PyType_Spec spec = {"tierpool._core.Buffer", sizeof(BufferObject), 0,
 
 }  // namespace
 
+bool begin_view(BufferObject& buffer) noexcept { return buffer.views.add(); }
+
+void end_view(BufferObject& buffer) noexcept {
+  if (buffer.views.remove()) {
+    let_go(buffer);
+  }
+}
+
 const Buffer& memory_of(const BufferObject& buffer) noexcept {
   return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
 }
@@ -316,8 +316,9 @@ void check_not_given_up(const BufferObject& buffer) {
 void check_host_accessible(const BufferObject& buffer) {
   const Device& device = memory_of(buffer).pool().device();
   if (!device.host_accessible()) {
-    throw py::buffer_error("the processor cannot reach the memory of device '" + device.name() +
-                           "'; build the pool with device='host' for that");
+    throw py::buffer_error(
+        "the processor cannot reach the memory of device '" + device.name() +
+        "'; copy the bytes by buffer.copy_to(array), or build the pool with device='host' or 'pinned'");
   }
 }
 

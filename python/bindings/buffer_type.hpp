@@ -40,6 +40,10 @@ struct BufferObject {
 /// The memory behind a buffer that was not given up.
 [[nodiscard]] const Buffer& memory_of(const BufferObject& buffer) noexcept;
 
+/// One more that sees the memory, until end_view(). False when the handle was given up.
+[[nodiscard]] bool begin_view(BufferObject& buffer) noexcept;
+void end_view(BufferObject& buffer) noexcept;
+
 /// Throws ValueError when the buffer was given up, BufferError when something still sees its memory.
 void check_releasable(const BufferObject& buffer);
 /// Gives the handle up; the memory goes back now or with the last that sees it.

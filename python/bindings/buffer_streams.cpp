@@ -1,0 +1,24 @@
+#include "buffer_streams.hpp"
+
+#include "tierpool/device/stream_order.hpp"
+
+namespace tierpool::bindings {
+
+StreamHandle own_stream(const BufferObject& /*buffer*/) noexcept { return kDefaultStream; }
+
+void keep_for_stream(BufferObject& /*buffer*/, StreamHandle /*stream*/) {}
+
+std::optional<StreamHandle> parse_stream(py::handle stream) {
+  return stream.is_none() ? std::nullopt : std::optional(py::cast<StreamHandle>(stream));
+}
+
+void show_to_stream(BufferObject& buffer, StreamHandle stream) {
+  DeviceStreams* streams = memory_of(buffer).pool().device().streams();
+  const StreamHandle own = own_stream(buffer);
+  if (streams == nullptr || streams->stream_id(own) == streams->stream_id(stream)) {
+    return;
+  }
+  order_after(*streams, stream, own);
+}
+
+}  // namespace tierpool::bindings
