@@ -55,6 +55,12 @@ TEST_F(SimulatedStreamsTest, AnEventIsCompleteOnceWhatCameBeforeItHasRun) {
   EXPECT_EQ(ran_, "a");
 }
 
+TEST_F(SimulatedStreamsTest, AnEventOfAnIdleStreamIsCompleteAtOnce) {
+  ASSERT_TRUE(streams_.record_event(event_, first_));
+  EXPECT_EQ(streams_.query_event(event_), EventState::complete);
+  EXPECT_EQ(streams_.queued_count(), 0u);
+}
+
 TEST_F(SimulatedStreamsTest, AStreamThatWaitsStandsStillUntilTheEvent) {
   enqueue(first_, "a");
   ASSERT_TRUE(streams_.record_event(event_, first_));
@@ -69,6 +75,7 @@ TEST_F(SimulatedStreamsTest, AStreamThatWaitsStandsStillUntilTheEvent) {
 }
 
 TEST_F(SimulatedStreamsTest, AWaitMeansTheRecordingOfItsTimeEvenOfADestroyedEvent) {
+  enqueue(first_, "c");
   ASSERT_TRUE(streams_.record_event(event_, first_));
   ASSERT_TRUE(streams_.wait_event(second_, event_));
   enqueue(second_, "b");
@@ -78,9 +85,10 @@ TEST_F(SimulatedStreamsTest, AWaitMeansTheRecordingOfItsTimeEvenOfADestroyedEven
   EXPECT_EQ(streams_.event_count(), 0u);
   EXPECT_FALSE(streams_.advance(second_));
   EXPECT_TRUE(streams_.advance(first_));
+  EXPECT_TRUE(streams_.advance(first_));
   EXPECT_TRUE(streams_.advance(second_));
   EXPECT_TRUE(streams_.advance(second_));
-  EXPECT_EQ(ran_, "b");
+  EXPECT_EQ(ran_, "cb");
   EXPECT_EQ(streams_.misuse_count(), 0u);
 }
 
