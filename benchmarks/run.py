@@ -72,8 +72,12 @@ def run_python(program: Path, output: Path, repetitions: int) -> list[Row]:
 
 
 def python_programs() -> list[Path]:
-    """List the programs; `measure` is what they share."""
-    return sorted(path for path in (HERE / "python").glob("*.py") if path.stem != "measure")
+    """List the programs; `measure` is what they share, and `run_cuda.py` runs those that need a GPU."""
+    return sorted(
+        path
+        for path in (HERE / "python").glob("*.py")
+        if path.stem != "measure" and not path.stem.startswith("cuda_")
+    )
 
 
 def run_all(built: Path, quick: bool) -> list[Row]:

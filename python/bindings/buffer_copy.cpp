@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "arguments.hpp"
 #include "buffer_streams.hpp"
 #include "gil.hpp"
 #include "guarded.hpp"
@@ -66,47 +67,63 @@ struct Direction {
 constexpr Direction kFrom{"copy_from", "source", true};
 constexpr Direction kTo{"copy_to", "destination", false};
 
-void check_fits(const Direction& direction, std::uint64_t bytes, std::uint64_t capacity) {
-  if (bytes > capacity) {
+/// In which stream's order, and beginning where in the buffer.
+struct CopyOptions {
+  std::optional<StreamHandle> stream;
+  std::uint64_t offset_bytes = 0;
+};
+
+void check_fits(const Direction& direction, std::uint64_t bytes, std::uint64_t capacity, std::uint64_t offset_bytes) {
+  if (offset_bytes > capacity || bytes > capacity - offset_bytes) {
     throw py::value_error(std::string(direction.function) + "(): the " + direction.other + " has " +
-                          std::to_string(bytes) + " bytes, the buffer " + std::to_string(capacity) +
-                          "; pass a slice of it");
+                          std::to_string(bytes) + " bytes, the buffer " + std::to_string(capacity) + " from offset " +
+                          std::to_string(offset_bytes) + "; pass a slice of it");
   }
 }
 
 template <typename Other>
-void run(const Direction& direction, const BufferEnd& self, const Other& other, std::optional<StreamHandle> stream) {
+void run(const Direction& direction, const BufferEnd& self, const Other& other, const CopyOptions& options) {
   const std::uint64_t bytes = other.bytes();
-  check_fits(direction, bytes, self.bytes());
-  const CopyEnd own = self.end();
+  check_fits(direction, bytes, self.bytes(), options.offset_bytes);
+  CopyEnd own = self.end();
+  own.address += options.offset_bytes;
   const CopyEnd foreign = other.end();
   const LogDelivery logs;
   const WithoutGil without_gil;
-  copy_memory(direction.into_self ? own : foreign, direction.into_self ? foreign : own, bytes, stream);
+  copy_memory(direction.into_self ? own : foreign, direction.into_self ? foreign : own, bytes, options.stream);
+}
+
+CopyOptions parse_options(py::handle stream, PyObject* offset_bytes) {
+  CopyOptions options{.stream = parse_stream(stream)};
+  if (offset_bytes != nullptr) {
+    options.offset_bytes = parse_bytes(offset_bytes, "offset_bytes");
+  }
+  return options;
 }
 
 py::object copy(const Direction& direction, PyObject* self, PyObject* arguments, PyObject* keywords) {
-  const char* names[] = {direction.other, "stream", nullptr};
-  const std::string format = std::string("O|O:") + direction.function;
+  const char* names[] = {direction.other, "stream", "offset_bytes", nullptr};
+  const std::string format = std::string("O|O$O:") + direction.function;
   PyObject* other = nullptr;
-  PyObject* stream_argument = Py_None;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, format.c_str(), const_cast<char**>(names), &other,
-                                  &stream_argument) == 0) {
+  PyObject* stream = Py_None;
+  PyObject* offset_bytes = nullptr;
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, format.c_str(), const_cast<char**>(names), &other, &stream,
+                                  &offset_bytes) == 0) {
     throw py::error_already_set();
   }
-  const std::optional<StreamHandle> stream = parse_stream(stream_argument);
+  const CopyOptions options = parse_options(stream, offset_bytes);
   const BufferEnd own(self);
   if (is_buffer(other)) {
     const BufferEnd foreign(other);
-    run(direction, own, foreign, stream);
-    if (stream) {
-      keep_for_stream(foreign.buffer(), *stream);
+    run(direction, own, foreign, options);
+    if (options.stream) {
+      keep_for_stream(foreign.buffer(), *options.stream);
     }
   } else {
-    run(direction, own, PageableEnd(other, !direction.into_self, direction.function), stream);
+    run(direction, own, PageableEnd(other, !direction.into_self, direction.function), options);
   }
-  if (stream) {
-    keep_for_stream(own.buffer(), *stream);
+  if (options.stream) {
+    keep_for_stream(own.buffer(), *options.stream);
   }
   return py::none();
 }

@@ -4,7 +4,10 @@
 
 namespace tierpool::bindings {
 
-StreamHandle own_stream(const BufferObject& /*buffer*/) noexcept { return kDefaultStream; }
+StreamHandle own_stream(const BufferObject& buffer) noexcept {
+  const StreamKey& stream = memory_of(buffer).pool().stream();
+  return stream == kHostOrder ? kDefaultStream : stream.handle;
+}
 
 void keep_for_stream(BufferObject& /*buffer*/, StreamHandle /*stream*/) {}
 

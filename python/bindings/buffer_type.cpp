@@ -223,13 +223,14 @@ PyMethodDef methods[] = {
      "Give the handle up; memory that is still seen comes back with the last that sees it."},
     {"__reduce__", reduce, METH_NOARGS, "Refused, and so are copies: raises TypeError."},
     {"copy_from", with_keywords(copy_from), METH_VARARGS | METH_KEYWORDS,
-     "copy_from($self, /, source, stream=None)\n--\n\n"
-     "Copy all bytes of `source` to the beginning of the buffer.\n\n"
+     "copy_from($self, /, source, stream=None, *, offset_bytes=0)\n--\n\n"
+     "Copy all bytes of `source` into the buffer.\n\n"
      "Parameters\n----------\n"
      "source : Buffer or contiguous object with the buffer protocol\n    At most `nbytes` bytes.\n"
      "stream : int or stream object, optional\n"
      "    Enqueue the copy there and return early; a source that is no `Buffer` has been read on return. Without one\n"
-     "    the copy is done on return.\n\n"
+     "    the copy is done on return.\n"
+     "offset_bytes : int\n    Where in the buffer it begins.\n\n"
      "Raises\n------\n"
      "ValueError\n    When the source has more bytes than the buffer, or one of them was released.\n"
      "TypeError\n    For a source that is no contiguous memory.\n"
@@ -237,8 +238,8 @@ PyMethodDef methods[] = {
      "Notes\n-----\n"
      "Memory that is not pinned reaches a GPU through pinned memory of a pool that is kept for that."},
     {"copy_to", with_keywords(copy_to), METH_VARARGS | METH_KEYWORDS,
-     "copy_to($self, /, destination, stream=None)\n--\n\n"
-     "Fill `destination` from the beginning of the buffer.\n\n"
+     "copy_to($self, /, destination, stream=None, *, offset_bytes=0)\n--\n\n"
+     "Fill `destination` from the buffer.\n\n"
      "Parameters and errors are those of `copy_from`; a destination that is no `Buffer` has been written on return,\n"
      "with a stream too."},
     {"__dlpack__", with_keywords(dlpack), METH_VARARGS | METH_KEYWORDS,

@@ -51,7 +51,7 @@ void enqueue(const CopyEnd& destination, const CopyEnd& source, std::uint64_t by
 void order_after_owners(DeviceStreams& streams, StreamHandle stream, const CopyEnd& destination,
                         const CopyEnd& source) {
   for (const CopyEnd* end : {&destination, &source}) {
-    if (end->streams() != nullptr && end->stream != stream && end->pool->device().streams() == &streams) {
+    if (!end->is_on_host() && end->stream != stream) {
       order_after(streams, stream, end->stream);
     }
   }
