@@ -22,7 +22,7 @@ CudaDriver& cuda_driver() {
 }  // namespace
 
 void bind_device(py::module_& module) {
-  module.def("device_names", &device_names, "Names of the devices a pool can be built on here.");
+  module.def("device_names", &device_names, "Kinds of devices a pool can be built on, where the machine has them.");
   module.def(
       "cuda_unavailable_reason", [] { return cuda_driver().unavailable_reason(); },
       "Why CUDA cannot be used; empty when it can. Starts the driver.");

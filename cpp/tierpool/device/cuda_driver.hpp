@@ -50,7 +50,8 @@ class CudaDriver {
   int version_ = 0;
   int device_count_ = 0;
   std::atomic<bool> forked_{false};
-  ForkHandler fork_handler_{ForkHandler::Rank::device, [] {}, [] {}, [this] { forked_.store(unavailable_reason_.empty()); }};
+  ForkHandler fork_handler_{ForkHandler::Rank::device, [] {}, [] {},
+                            [this] { forked_.store(unavailable_reason_.empty()); }};
 };
 
 }  // namespace tierpool
