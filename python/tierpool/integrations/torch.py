@@ -16,35 +16,45 @@ if TYPE_CHECKING:
 
     from tierpool.pool import MemoryPool
 
-# What PyTorch calls on its threads, without the GIL; symbols of the compiled core.
-_ALLOCATE, _FREE = "tierpool_torch_allocate", "tierpool_torch_free"
-# Setters of a pluggable allocator, which differ between versions of PyTorch, and the functions they get.
-_SETTERS = {
-    "set_record_stream_fn": "tierpool_torch_record_stream",
-    "set_reset_fn": "tierpool_torch_reset",
-    "set_base_alloc_fn": "tierpool_torch_base_allocation",
-}
+# What PyTorch calls on its threads, without the GIL: symbols of the compiled core. In the place of PyTorch's allocator
+# nobody looks whether an address is null, so that the function has to throw.
+_ALLOCATE, _ALLOCATE_OR_THROW, _FREE = (
+    f"tierpool_torch_{name}" for name in ("allocate", "allocate_or_throw", "free")
+)
+# Setters of a pluggable allocator, which differ between versions of PyTorch, and the core's functions for them.
+_SETTERS = {"set_record_stream_fn": "record_stream", "set_base_alloc_fn": "base_allocation"}
 _OWNER = "_tierpool_buffer"
 
 # By id of the pool. PyTorch wants a MemPool to outlive its tensors, so that it stays until `forget`.
 _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
+# By index of the GPU: the pool that new memory comes from. What came from an earlier one finds back to it.
+_serving: dict[int, MemoryPool] = {}
 
 
 def _torch() -> Any:
     return import_optional("torch", "torch")
 
 
-def _pluggable_allocator() -> Any:
-    return _torch().cuda.memory.CUDAPluggableAllocator(_core.__file__, _ALLOCATE, _FREE)
-
-
-def _set_functions(allocator: Any) -> None:
-    import ctypes  # noqa: PLC0415  (what installs loads PyTorch, which loads it)
-
-    library = ctypes.CDLL(_core.__file__)
+def _pluggable_allocator(allocate: str) -> Any:
+    wrapper = _torch().cuda.memory.CUDAPluggableAllocator(_core.__file__, allocate, _FREE)
+    allocator = wrapper.allocator()
     for setter, function in _SETTERS.items():
-        if hasattr(allocator, setter) and hasattr(library, function):
-            getattr(allocator, setter)(ctypes.cast(getattr(library, function), ctypes.c_void_p).value)
+        if hasattr(allocator, setter):
+            getattr(allocator, setter)(_core.torch_allocator_addresses[function])
+    return wrapper
+
+
+def _take_place(index: int, pool: MemoryPool) -> None:
+    served = _serving.get(index)
+    if served is not None and served is not pool:
+        raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
+    _core.install_pool(index, pool)
+    _serving[index] = pool
+
+
+def _leave_place(index: int) -> None:
+    _core.install_pool(index, None)
+    _serving.pop(index, None)
 
 
 def install(pool: MemoryPool) -> None:
@@ -62,7 +72,7 @@ def install(pool: MemoryPool) -> None:
     ValueError
         For a pool that is not on a GPU.
     RuntimeError
-        When PyTorch has used its own allocator already.
+        When PyTorch has used its own allocator already, or another pool serves it on that GPU.
 
     Notes
     -----
@@ -72,13 +82,11 @@ def install(pool: MemoryPool) -> None:
     """
     torch = _torch()
     index = device_index(pool)
-    allocator = _pluggable_allocator()
-    _set_functions(allocator.allocator())
-    replaced = _core.set_torch_pool(index, pool)
+    _take_place(index, pool)
     try:
-        torch.cuda.memory.change_current_allocator(allocator)
+        torch.cuda.memory.change_current_allocator(_pluggable_allocator(_ALLOCATE_OR_THROW))
     except RuntimeError as error:
-        _core.set_torch_pool(index, replaced)
+        _leave_place(index)
         raise RuntimeError(
             f"PyTorch cannot change its allocator any more ({error}): call install() before the first CUDA tensor, "
             f"or put tensors into the pool by 'with use(pool):'"
@@ -137,12 +145,8 @@ def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
         raise RuntimeError(
             "PyTorch has no expandable segments in the memory of a pool: set expandable_segments:False, or install(pool)"
         )
-    replaced = _core.set_torch_pool(index, pool)
-    if replaced is not None and replaced is not pool:
-        _core.set_torch_pool(index, replaced)
-        raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {replaced!r}: forget() that one first")
-    torch = _torch()
-    mem_pool = torch.cuda.MemPool(_pluggable_allocator().allocator())
+    _take_place(index, pool)
+    mem_pool = _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator())
     _mem_pools[id(pool)] = (pool, mem_pool)
     return mem_pool
 
@@ -158,7 +162,7 @@ def forget(pool: MemoryPool) -> None:
     if _mem_pools.pop(id(pool), None) is None:
         raise ValueError(f"{pool!r} serves no PyTorch tensors: there was no 'with use(pool):'")
     _torch().cuda.empty_cache()
-    _core.set_torch_pool(device_index(pool), None)
+    _leave_place(device_index(pool))
 
 
 def pinned_empty(shape: int | tuple[int, ...], dtype: Any, pool: MemoryPool) -> Any:
