@@ -207,8 +207,10 @@ CuResult CudaDevice::map_chunk(std::uint64_t address, std::uint64_t bytes) noexc
   }
   result = call().mem_map(address, bytes, 0, handle, 0);
   // The mapping holds the memory from now on: it goes when it is unmapped.
-  const CuResult released = call().mem_release(handle);
-  return result == kCuSuccess ? released : result;
+  if (const CuResult released = call().mem_release(handle); released != kCuSuccess) {
+    static_cast<void>(fail("cuMemRelease", released));
+  }
+  return result;
 }
 
 bool CudaDevice::decommit(std::uint64_t address, std::uint64_t bytes) noexcept {

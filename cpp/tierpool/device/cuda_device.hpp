@@ -33,6 +33,8 @@ struct CudaDeviceOptions {
 /// Only this device, and the processor's copies, reach the memory.
 class CudaDevice final : public Device {
  public:
+  using Options = CudaDeviceOptions;
+
   /// The driver outlives this object. Throws DeviceError when it is not available or has no such device; ConfigError
   /// for a chunk that is no multiple of a granule.
   explicit CudaDevice(int index = 0, const CudaDeviceOptions& options = {},

@@ -32,6 +32,8 @@ struct PinnedHostDeviceOptions {
 /// at once and gives nothing back before its end. Memory given back must not be in use by any stream.
 class PinnedHostDevice final : public Device {
  public:
+  using Options = PinnedHostDeviceOptions;
+
   /// The driver outlives this object. Throws DeviceError when it is not available or has no such device; ConfigError
   /// for a chunk that is no multiple of a granule.
   explicit PinnedHostDevice(int index = 0, const PinnedHostDeviceOptions& options = {},

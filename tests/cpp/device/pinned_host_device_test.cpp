@@ -1,0 +1,163 @@
+#include "tierpool/device/pinned_host_device.hpp"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "contracts/device_contract.hpp"
+#include "device/cuda_fixture.hpp"
+#include "support/child_process.hpp"
+#include "tierpool/base/errors.hpp"
+#include "tierpool/device/cuda_device.hpp"
+
+namespace tierpool::testing {
+
+struct MakeFakePinned {
+  static constexpr const char* kName = "pinned";
+  static std::shared_ptr<Device> make() { return make_fake_device<PinnedHostDevice>(); }
+};
+struct MakeRealPinned {
+  static constexpr const char* kName = "pinned";
+  static std::shared_ptr<Device> make() { return make_real_device<PinnedHostDevice>(); }
+};
+INSTANTIATE_TYPED_TEST_SUITE_P(FakePinned, DeviceContract, MakeFakePinned);
+INSTANTIATE_TYPED_TEST_SUITE_P(RealPinned, DeviceContract, MakeRealPinned);
+
+namespace {
+
+constexpr std::uint64_t kGranule = 2 * kMiB;
+
+class PinnedHostDeviceTest : public FakeCudaTest {
+ protected:
+  [[nodiscard]] PinnedHostDevice make(std::uint64_t chunk_bytes = 4 * kGranule, bool write_combined = false) {
+    return PinnedHostDevice(0, {.write_combined = write_combined, .chunk_bytes = chunk_bytes}, *driver_);
+  }
+};
+
+TEST_F(PinnedHostDeviceTest, CommittedPagesAreRegisteredInChunks) {
+  PinnedHostDevice device = make();
+  const Reservation range = device.reserve(8 * kGranule);
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 0u);
+  ASSERT_TRUE(device.commit(range.address + kGranule, 5 * kGranule));
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 5 * kGranule);
+  EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 2u);
+  ASSERT_TRUE(device.decommit(range.address + 5 * kGranule, kGranule));
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 4 * kGranule);
+  ASSERT_TRUE(device.decommit(range.address + 2 * kGranule, kGranule));
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 4 * kGranule);
+  device.release(range);
+}
+
+TEST_F(PinnedHostDeviceTest, AFailingRegistrationIsUndoneAndMayBeRepeated) {
+  for (std::uint64_t after = 0; after < 3; ++after) {
+    PinnedHostDevice device = make(kGranule);
+    const Reservation range = device.reserve(3 * kGranule);
+    fake_cuda_fail("cuMemHostRegister_v2", 999, after, 1);
+    EXPECT_FALSE(device.commit(range.address, range.bytes));
+    EXPECT_NE(device.fault().find("cuMemHostRegister failed"), std::string::npos);
+    EXPECT_EQ(fake_cuda_pinned_bytes(), after * kGranule);
+    EXPECT_TRUE(device.commit(range.address, range.bytes));
+    EXPECT_EQ(fake_cuda_pinned_bytes(), 3 * kGranule);
+    device.release(range);
+  }
+}
+
+TEST_F(PinnedHostDeviceTest, PagesTheDriverKeepsAreUsedAgain) {
+  PinnedHostDevice device = make();
+  const Reservation range = device.reserve(kGranule);
+  ASSERT_TRUE(device.commit(range.address, kGranule));
+  fake_cuda_fail("cuMemHostUnregister", 999, 0, 1);
+  EXPECT_TRUE(device.decommit(range.address, kGranule));
+  EXPECT_TRUE(device.commit(range.address, kGranule));
+  EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 1u);
+  device.release(range);
+}
+
+TEST_F(PinnedHostDeviceTest, LargeDirectAllocationsAreRegisteredSmallOnesTheDrivers) {
+  PinnedHostDevice device = make();
+  const DirectAllocation small = device.allocate_direct(1000, 256);
+  const DirectAllocation large = device.allocate_direct(3 * kMiB + 1, 256);
+  const DirectAllocation aligned = device.allocate_direct(1000, kMiB);
+  ASSERT_TRUE(small && large && aligned);
+  EXPECT_EQ(fake_cuda_calls("cuMemHostAlloc"), 1u);
+  EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 2u);
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 1000 + 3 * kMiB + 4096 + 4096);
+  device.free_direct(small.address, 1000, 256);
+  device.free_direct(large.address, 3 * kMiB + 1, 256);
+  device.free_direct(aligned.address, 1000, kMiB);
+  fake_cuda_fail("cuMemHostRegister_v2", kCuOutOfMemory, 0, 1);
+  EXPECT_FALSE(device.allocate_direct(3 * kMiB, 256));
+  fake_cuda_fail("cuMemHostAlloc", kCuOutOfMemory, 0, 1);
+  EXPECT_FALSE(device.allocate_direct(1000, 256));
+  EXPECT_EQ(device.fault(), "");
+}
+
+TEST_F(PinnedHostDeviceTest, WriteCombinedMemoryComesFromTheDriverAtOnce) {
+  PinnedHostDevice device = make(4 * kGranule, true);
+  EXPECT_EQ(device.name(), "pinned-write-combined");
+  const Reservation range = device.reserve(kMiB + 1);
+  EXPECT_EQ(range.bytes % device.granularity_bytes(), 0u);
+  EXPECT_EQ(fake_cuda_pinned_bytes(), range.bytes);
+  EXPECT_TRUE(device.commit(range.address, range.bytes));
+  EXPECT_FALSE(device.decommit(range.address, range.bytes));
+  const DirectAllocation direct = device.allocate_direct(5 * kMiB, 256);
+  ASSERT_TRUE(direct);
+  EXPECT_EQ(fake_cuda_calls("cuMemHostAlloc"), 2u);
+  device.free_direct(direct.address, 5 * kMiB, 256);
+  device.release(range);
+  EXPECT_THROW(static_cast<void>(device.reserve(0)), DeviceError);
+  fake_cuda_fail("cuMemHostAlloc", kCuOutOfMemory, 0, 1);
+  EXPECT_THROW(static_cast<void>(device.reserve(1)), DeviceError);
+}
+
+TEST_F(PinnedHostDeviceTest, WrongDevicesAndChunksAreRefused) {
+  EXPECT_THROW(PinnedHostDevice(2, {}, *driver_), DeviceError);
+  EXPECT_THROW(static_cast<void>(make(kMiB)), ConfigError);
+  EXPECT_EQ(PinnedHostDevice(1, {}, *driver_).name(), "pinned:1");
+}
+
+TEST_F(PinnedHostDeviceTest, AForkedChildKeepsItsPagesAndCallsNoDriver) {
+  PinnedHostDevice device = make();
+  const Reservation range = device.reserve(kGranule);
+  ASSERT_TRUE(device.commit(range.address, kGranule));
+  *static_cast<char*>(pointer_at(range.address)) = 7;
+  const std::uint64_t calls = fake_cuda_calls("cuMemHostUnregister");
+  EXPECT_EQ(exit_status_of_child([&] {
+              bool good = *static_cast<char*>(pointer_at(range.address)) == 7;
+              good = good && !device.commit(range.address, kGranule) && !device.decommit(range.address, kGranule);
+              good = good && !device.allocate_direct(1, 256);
+              device.release(range);
+              return good && fake_cuda_calls("cuMemHostUnregister") == calls ? 0 : 1;
+            }),
+            0);
+  device.release(range);
+}
+
+// On a GPU: a copy may cross from one registration into the next, as a block of a heap does.
+TEST(RealPinnedHostDevice, CopiesCrossChunks) {
+  CudaDriver& driver = CudaDriver::instance();
+  if (!driver.is_available()) {
+    GTEST_SKIP() << "NO CUDA HERE: " << driver.unavailable_reason();
+  }
+  PinnedHostDevice pinned(0, {.write_combined = false, .chunk_bytes = kGranule});
+  CudaDevice cuda;
+  DeviceStreams& streams = *cuda.streams();
+  const Reservation host = pinned.reserve(8 * kGranule);
+  const Reservation device = cuda.reserve(8 * kGranule);
+  ASSERT_TRUE(pinned.commit(host.address, host.bytes));
+  ASSERT_TRUE(cuda.commit(device.address, device.bytes));
+  auto* bytes = static_cast<unsigned char*>(pointer_at(host.address));
+  std::memset(bytes, 0x35, host.bytes);
+  streams.copy_async(device.address, host.address, host.bytes, kDefaultStream);
+  ASSERT_TRUE(streams.synchronize_stream(kDefaultStream));
+  std::memset(bytes, 0, host.bytes);
+  streams.copy_async(host.address, device.address, host.bytes, kDefaultStream);
+  ASSERT_TRUE(streams.synchronize_stream(kDefaultStream));
+  EXPECT_EQ(std::count(bytes, bytes + host.bytes, 0x35), static_cast<std::ptrdiff_t>(host.bytes));
+  cuda.release(device);
+  pinned.release(host);
+}
+
+}  // namespace
+}  // namespace tierpool::testing
