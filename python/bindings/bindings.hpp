@@ -18,5 +18,6 @@ void bind_lease_batch(py::module_& module);
 void bind_arena_statistics(py::module_& module);
 void bind_arena(py::module_& module);
 void bind_trace(py::module_& module);
+void bind_torch_allocator(py::module_& module);
 
 }  // namespace tierpool::bindings

@@ -8,6 +8,7 @@
 #include "gil.hpp"
 #include "guarded.hpp"
 #include "python_log_sink.hpp"
+#include "stream_argument.hpp"
 #include "tierpool/base/address.hpp"
 #include "tierpool/pool/memory_copy.hpp"
 
@@ -94,7 +95,10 @@ void run(const Direction& direction, const BufferEnd& self, const Other& other, 
 }
 
 CopyOptions parse_options(py::handle stream, PyObject* offset_bytes) {
-  CopyOptions options{.stream = parse_stream(stream)};
+  CopyOptions options;
+  if (!stream.is_none()) {
+    options.stream = parse_stream(stream);
+  }
   if (offset_bytes != nullptr) {
     options.offset_bytes = parse_bytes(offset_bytes, "offset_bytes");
   }

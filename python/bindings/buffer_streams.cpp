@@ -9,10 +9,10 @@ StreamHandle own_stream(const BufferObject& buffer) noexcept {
   return stream == kHostOrder ? kDefaultStream : stream.handle;
 }
 
-void keep_for_stream(BufferObject& /*buffer*/, StreamHandle /*stream*/) {}
-
-std::optional<StreamHandle> parse_stream(py::handle stream) {
-  return stream.is_none() ? std::nullopt : std::optional(py::cast<StreamHandle>(stream));
+void keep_for_stream(BufferObject& buffer, StreamHandle stream) {
+  if (memory_of(buffer).pool().device().streams() != nullptr) {
+    memory_of(buffer).record_stream(stream);
+  }
 }
 
 void show_to_stream(BufferObject& buffer, StreamHandle stream) {
@@ -22,6 +22,7 @@ void show_to_stream(BufferObject& buffer, StreamHandle stream) {
     return;
   }
   order_after(*streams, stream, own);
+  memory_of(buffer).record_stream(stream);
 }
 
 }  // namespace tierpool::bindings

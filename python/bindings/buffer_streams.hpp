@@ -1,7 +1,5 @@
 #pragma once
 
-#include <optional>
-
 #include "buffer_type.hpp"
 #include "tierpool/device/stream.hpp"
 
@@ -14,10 +12,8 @@ namespace tierpool::bindings {
 /// again before that work is done. Throws DeviceError.
 void show_to_stream(BufferObject& buffer, StreamHandle stream);
 
-/// Keeps the memory from being used again before the work is done that `stream` has been given by the release.
+/// Keeps the memory from being used again before the work is done that `stream` has been given by the release. Does
+/// nothing where the memory follows that stream anyway.
 void keep_for_stream(BufferObject& buffer, StreamHandle stream);
-
-/// TEMPORARY
-[[nodiscard]] std::optional<StreamHandle> parse_stream(py::handle stream);
 
 }  // namespace tierpool::bindings

@@ -7,12 +7,14 @@
 #include <new>
 #include <string>
 
+#include "arguments.hpp"
 #include "buffer_copy.hpp"
 #include "buffer_freelist.hpp"
 #include "buffer_interfaces.hpp"
 #include "dlpack_export.hpp"
 #include "gil.hpp"
 #include "guarded.hpp"
+#include "stream_argument.hpp"
 #include "tierpool/base/address.hpp"
 
 namespace tierpool::bindings {
@@ -119,10 +121,23 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
 
 void release_buffer(PyObject* self, Py_buffer* /*view*/) { end_view(self_of(self)); }
 
-PyObject* release(PyObject* self, PyObject* /*unused*/) {
+PyObject* release(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
+  static constexpr std::array<const char*, 1> kParameters{"stream"};
   return guarded([&]() -> py::object {
+    const auto [stream] = bind_arguments("release", kParameters, {values, count, names}, 0);
     check_releasable(self_of(self));
-    give_up(self_of(self));
+    give_up(self_of(self), stream);
+    return py::none();
+  });
+}
+
+PyObject* record_stream(PyObject* self, PyObject* stream) {
+  return guarded([&]() -> py::object {
+    BufferObject& buffer = self_of(self);
+    check_not_given_up(buffer);
+    const StreamHandle handle = parse_stream(stream);
+    memory_of(buffer).pool().require_stream(handle);
+    memory_of(buffer).record_stream(handle);
     return py::none();
   });
 }
@@ -189,11 +204,23 @@ PyObject* get_heap_index(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLong(heap_index);
 }
 
+PyObject* get_stream(PyObject* self, void* /*closure*/) {
+  return guarded([&]() -> py::object {
+    check_not_given_up(self_of(self));
+    const StreamKey& stream = memory_of(self_of(self)).pool().stream();
+    return stream == kHostOrder ? py::object(py::none()) : py::int_(stream.handle);
+  });
+}
+
 PyObject* get_released(PyObject* self, void* /*closure*/) {
   return PyBool_FromLong(self_of(self).views.is_given_up() ? 1 : 0);
 }
 
 PyCFunction with_keywords(PyCFunctionWithKeywords function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyCFunction fastcall(_PyCFunctionFastWithKeywords function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
@@ -208,16 +235,29 @@ PyMethodDef methods[] = {
      "Raises\n------\n"
      "ValueError\n    When dtype and shape do not fit the buffer.\n"
      "TypeError\n    For a dtype that holds Python objects."},
-    {"release", release, METH_NOARGS,
-     "release($self, /)\n--\n\n"
+    {"release", fastcall(release), METH_FASTCALL | METH_KEYWORDS,
+     "release($self, /, stream=None)\n--\n\n"
      "Give the memory back now.\n\n"
+     "Parameters\n----------\n"
+     "stream : int or stream object, optional\n"
+     "    The stream of the last use, if it is not the one the buffer was allocated for: the memory is used again\n"
+     "    when that stream has done what was enqueued on it by now. Waits for nothing. Objects are those of PyTorch,\n"
+     "    CuPy, Numba and whatever has `__cuda_stream__`.\n\n"
      "Raises\n------\n"
+     "DeviceError\n    For what is no stream of the device.\n"
      "ValueError\n    When it was given back already.\n"
      "BufferError\n    While an array, a memoryview or a DLPack export still sees it, or after a read of\n"
      "    `__array_interface__`: the memory then comes back by itself when they are gone.\n\n"
      "Notes\n-----\n"
      "`numpy.ndarray(shape, dtype, buffer)` and `torch.frombuffer(buffer)` keep the buffer object but no view that\n"
      "could be counted: under those, drop the buffer instead, or use `array()` and `from_dlpack`."},
+    {"record_stream", record_stream, METH_O,
+     "record_stream($self, stream, /)\n--\n\n"
+     "Say that a further stream uses the memory: what is enqueued on it by the release is waited for before the\n"
+     "memory is used again, without blocking anyone.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    When the buffer was released.\n"
+     "DeviceError\n    For what is no stream of the device."},
     {"__enter__", enter, METH_NOARGS, nullptr},
     {"__exit__", leave, METH_VARARGS,
      "Give the handle up; memory that is still seen comes back with the last that sees it."},
@@ -255,6 +295,10 @@ PyGetSetDef properties[] = {
     {"address", get_address, nullptr,
      "Address of the first byte. No count sees who uses it: keep the buffer alive as long.", nullptr},
     {"heap_index", get_heap_index, nullptr, "Heap the memory lives in; None for a fallback.", nullptr},
+    {"stream", get_stream, nullptr,
+     "Handle of the stream whose order the memory follows, 0 for the default stream; None where the processor reaches\n"
+     "the memory, which then follows no stream.",
+     nullptr},
     {"released", get_released, nullptr, "Whether the handle was given up.", nullptr},
     {"__array_interface__", get_buffer_interface, nullptr, "NumPy's array interface, version 3.", nullptr},
     {"__cuda_array_interface__", get_cuda_interface, nullptr,
@@ -303,6 +347,10 @@ const Buffer& memory_of(const BufferObject& buffer) noexcept {
   return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
 }
 
+Buffer& memory_of(BufferObject& buffer) noexcept {
+  return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
+}
+
 bool is_buffer(py::handle object) noexcept { return PyObject_TypeCheck(object.ptr(), buffer_type) != 0; }
 
 BufferObject& buffer_object(py::handle buffer) noexcept { return self_of(buffer.ptr()); }
@@ -346,6 +394,19 @@ void check_releasable(const BufferObject& buffer) {
 
 void give_up(BufferObject& buffer) noexcept {
   if (buffer.views.give_up()) {
+    let_go(buffer);
+  }
+}
+
+void give_up(BufferObject& buffer, py::handle stream) {
+  if (stream.ptr() == nullptr || stream.is_none()) {
+    give_up(buffer);
+    return;
+  }
+  const StreamHandle handle = parse_stream(stream);
+  memory_of(buffer).pool().require_stream(handle);
+  if (buffer.views.give_up()) {
+    memory_of(buffer).release(handle);
     let_go(buffer);
   }
 }

@@ -25,7 +25,7 @@ class SharedBuffer {
   }
   /// Owners besides the Python buffer, while that is one.
   [[nodiscard]] int export_count() const noexcept { return owner_count_.load(std::memory_order_acquire) - 1; }
-  [[nodiscard]] const Buffer& memory() const noexcept { return memory_; }
+  [[nodiscard]] Buffer& memory() noexcept { return memory_; }
 
  private:
   ~SharedBuffer() = default;

@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, module) {
   bind_arena(module);
   bind_numpy_handler(module);
   bind_trace(module);
+  bind_torch_allocator(module);
 }
 
 }  // namespace tierpool::bindings

@@ -81,6 +81,10 @@ class MemoryPool {
   [[nodiscard]] MemoryPool* lane(StreamHandle stream, AllocationOutcome& refusal) noexcept;
   /// As above; throws DeviceError, or what belongs to the outcome.
   [[nodiscard]] MemoryPool& lane(StreamHandle stream);
+  /// Throws the exception that belongs to a refusal.
+  [[noreturn]] void throw_no_lane(AllocationOutcome refusal, StreamHandle stream) const;
+  /// Throws DeviceError unless the device has that stream.
+  void require_stream(StreamHandle stream) const;
   /// Whether an allocation of `other` is one of this pool's, of whatever lane.
   [[nodiscard]] bool owns_lane(const MemoryPool& other) const noexcept { return other.lanes_ == lanes_; }
   /// The stream whose order this lane follows.
@@ -119,8 +123,11 @@ class MemoryPool {
   /// As release() for each; returns how many were live.
   std::size_t release_batch(std::span<const Allocation> batch) noexcept;
 
-  /// The live array at that address; empty when this pool has none there.
+  /// The live array at that address; empty when this pool, or this lane of it, has none there.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
+  /// The lane that an address, or a fallback array there, is of; the home lane for any other.
+  [[nodiscard]] MemoryPool& lane_of(std::uint64_t address) noexcept;
+  [[nodiscard]] bool contains(std::uint64_t address) const noexcept;
 
   /// A heap with no live block, as one allocation of its size. None left: as allocate() when no heap can serve.
   [[nodiscard]] Allocation acquire_heap() { return allocate(heap_size_bytes()); }
@@ -216,7 +223,6 @@ class MemoryPool {
   [[nodiscard]] bool is_home() const noexcept { return &lanes_->home() == this; }
   [[nodiscard]] AllocationOutcome key_of(StreamHandle stream, StreamKey& key) const noexcept;
   [[nodiscard]] MemoryPool* add_lane(const StreamKey& stream, AllocationOutcome& refusal) noexcept;
-  [[noreturn]] void throw_no_lane(AllocationOutcome refusal, StreamHandle stream) const;
   [[nodiscard]] bool is_live(const Allocation& allocation) const noexcept;
   [[nodiscard]] bool release_behind(const Allocation& allocation, std::span<const StreamKey> streams) noexcept;
   [[nodiscard]] bool end_release(const Allocation& allocation) noexcept;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tierpool/base/errors.hpp"
+#include "tierpool/base/thread_number.hpp"
 #include "tierpool/pool/memory_pool.hpp"
 
 namespace tierpool {
@@ -21,7 +22,7 @@ AllocationOutcome MemoryPool::key_of(StreamHandle stream, StreamKey& key) const 
   if (streams == nullptr) {
     return AllocationOutcome::no_streams;
   }
-  key = {stream, stream == kPerThreadStream ? this_thread_id() : streams->stream_id(stream)};
+  key = {stream, stream == kPerThreadStream ? thread_number() : streams->stream_id(stream)};
   return AllocationOutcome::served;
 }
 
@@ -58,14 +59,20 @@ MemoryPool& MemoryPool::lane(StreamHandle stream) {
   return *found;
 }
 
-void MemoryPool::throw_no_lane(AllocationOutcome refusal, StreamHandle stream) const {
-  if (refusal == AllocationOutcome::no_streams) {
-    if (DeviceStreams* streams = device_->streams()) {
-      streams->require_stream(stream);
-    }
-    throw DeviceError("device '" + device_->name() + "' has no stream " + std::to_string(stream) +
-                      "; pass a stream of that device, or none");
+void MemoryPool::require_stream(StreamHandle stream) const {
+  if (stream <= kLegacyStream) {
+    return;
   }
+  DeviceStreams* streams = device_->streams();
+  if (streams == nullptr) {
+    throw DeviceError("device '" + device_->name() + "' has no streams, got stream " + std::to_string(stream) +
+                      "; leave the stream out");
+  }
+  streams->require_stream(stream);
+}
+
+void MemoryPool::throw_no_lane(AllocationOutcome refusal, StreamHandle stream) const {
+  require_stream(stream);
   if (refusal == AllocationOutcome::capturing) {
     throw DeviceError("cannot allocate on stream " + std::to_string(stream) + " of device '" + device_->name() +
                       "': it is being captured into a graph, which would use the memory each time it is launched; "
@@ -93,6 +100,15 @@ MemoryPool* MemoryPool::add_lane(const StreamKey& stream, AllocationOutcome& ref
   } catch (const std::exception&) {
     return nullptr;
   }
+}
+
+bool MemoryPool::contains(std::uint64_t address) const noexcept {
+  return std::any_of(heaps_.begin(), heaps_.end(), [address](const auto& heap) { return heap->contains(address); });
+}
+
+MemoryPool& MemoryPool::lane_of(std::uint64_t address) noexcept {
+  MemoryPool& home = lanes_->home();
+  return !lanes_->are_several() || home.contains(address) ? home : lanes_->find_at(address);
 }
 
 bool MemoryPool::is_live(const Allocation& allocation) const noexcept {

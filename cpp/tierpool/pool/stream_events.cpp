@@ -1,13 +1,14 @@
 #include "tierpool/pool/stream_events.hpp"
 
-#include <atomic>
 #include <new>
+
+#include "tierpool/base/thread_number.hpp"
 
 namespace tierpool {
 
 bool StreamEvents::is_reachable(const StreamKey& stream) noexcept {
   if (stream.handle == kPerThreadStream) {
-    return stream.id == this_thread_id();
+    return stream.id == thread_number();
   }
   return stream.handle == kDefaultStream || stream.id == 0 || stream.id == streams_->stream_id(stream.handle);
 }
@@ -63,12 +64,6 @@ bool StreamEvents::is_complete(EventHandle event) noexcept {
 
 bool StreamEvents::order(const StreamKey& later, EventHandle event) noexcept {
   return is_reachable(later) && streams_->wait_event(later.handle, event);
-}
-
-std::uint64_t this_thread_id() noexcept {
-  static std::atomic<std::uint64_t> last{0};
-  thread_local const std::uint64_t id = last.fetch_add(1, std::memory_order_relaxed) + 1;
-  return id;
 }
 
 }  // namespace tierpool

@@ -47,7 +47,4 @@ class StreamEvents {
   ForkHandler fork_handler_{ForkHandler::Rank::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
 };
 
-/// Names the calling thread for as long as the process lives; never 0.
-[[nodiscard]] std::uint64_t this_thread_id() noexcept;
-
 }  // namespace tierpool

@@ -1,5 +1,6 @@
 #include "tierpool/pool/stream_lanes.hpp"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -55,6 +56,20 @@ MemoryPool* StreamLanes::find(const StreamKey& stream) noexcept {
     }
   }
   return nullptr;
+}
+
+MemoryPool& StreamLanes::find_at(std::uint64_t address) noexcept {
+  if (last_lane.lanes_id == id_ && last_lane.lane->contains(address)) {
+    return *last_lane.lane;
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  auto found =
+      std::find_if(lanes_.begin(), lanes_.end(), [address](const auto& lane) { return lane->contains(address); });
+  if (found == lanes_.end()) {
+    found = std::find_if(lanes_.begin(), lanes_.end(),
+                         [address](const auto& lane) { return static_cast<bool>(lane->find_array(address)); });
+  }
+  return found == lanes_.end() ? home_ : **found;
 }
 
 MemoryPool* StreamLanes::add(const StreamKey& stream, std::shared_ptr<MemoryPool> lane) noexcept {

@@ -42,6 +42,8 @@ class StreamLanes {
   [[nodiscard]] MemoryPool& home() const noexcept { return home_; }
   /// The lane of a stream; nullptr when it has none.
   [[nodiscard]] MemoryPool* find(const StreamKey& stream) noexcept;
+  /// The lane that an address, or a fallback array there, is of; the home lane for any other.
+  [[nodiscard]] MemoryPool& find_at(std::uint64_t address) noexcept;
   /// Makes `lane` the stream's, unless another thread came first; returns the stream's. nullptr when there is no memory
   /// or the lanes have ended.
   [[nodiscard]] MemoryPool* add(const StreamKey& stream, std::shared_ptr<MemoryPool> lane) noexcept;
