@@ -20,12 +20,7 @@ struct MakeFakeCuda {
   static constexpr const char* kName = "cuda:0";
   static std::shared_ptr<Device> make() { return make_fake_device<CudaDevice>(); }
 };
-struct MakeRealCuda {
-  static constexpr const char* kName = "cuda:0";
-  static std::shared_ptr<Device> make() { return make_real_device<CudaDevice>(); }
-};
 INSTANTIATE_TYPED_TEST_SUITE_P(FakeCuda, DeviceContract, MakeFakeCuda);
-INSTANTIATE_TYPED_TEST_SUITE_P(RealCuda, DeviceContract, MakeRealCuda);
 
 namespace {
 

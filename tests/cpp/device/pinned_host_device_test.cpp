@@ -17,12 +17,7 @@ struct MakeFakePinned {
   static constexpr const char* kName = "pinned";
   static std::shared_ptr<Device> make() { return make_fake_device<PinnedHostDevice>(); }
 };
-struct MakeRealPinned {
-  static constexpr const char* kName = "pinned";
-  static std::shared_ptr<Device> make() { return make_real_device<PinnedHostDevice>(); }
-};
 INSTANTIATE_TYPED_TEST_SUITE_P(FakePinned, DeviceContract, MakeFakePinned);
-INSTANTIATE_TYPED_TEST_SUITE_P(RealPinned, DeviceContract, MakeRealPinned);
 
 namespace {
 
@@ -132,31 +127,6 @@ TEST_F(PinnedHostDeviceTest, AForkedChildKeepsItsPagesAndCallsNoDriver) {
             }),
             0);
   device.release(range);
-}
-
-// On a GPU: a copy may cross from one registration into the next, as a block of a heap does.
-TEST(RealPinnedHostDevice, CopiesCrossChunks) {
-  CudaDriver& driver = CudaDriver::instance();
-  if (!driver.is_available()) {
-    GTEST_SKIP() << "NO CUDA HERE: " << driver.unavailable_reason();
-  }
-  PinnedHostDevice pinned(0, {.write_combined = false, .chunk_bytes = kGranule});
-  CudaDevice cuda;
-  DeviceStreams& streams = *cuda.streams();
-  const Reservation host = pinned.reserve(8 * kGranule);
-  const Reservation device = cuda.reserve(8 * kGranule);
-  ASSERT_TRUE(pinned.commit(host.address, host.bytes));
-  ASSERT_TRUE(cuda.commit(device.address, device.bytes));
-  auto* bytes = static_cast<unsigned char*>(pointer_at(host.address));
-  std::memset(bytes, 0x35, host.bytes);
-  streams.copy_async(device.address, host.address, host.bytes, kDefaultStream);
-  ASSERT_TRUE(streams.synchronize_stream(kDefaultStream));
-  std::memset(bytes, 0, host.bytes);
-  streams.copy_async(host.address, device.address, host.bytes, kDefaultStream);
-  ASSERT_TRUE(streams.synchronize_stream(kDefaultStream));
-  EXPECT_EQ(std::count(bytes, bytes + host.bytes, 0x35), static_cast<std::ptrdiff_t>(host.bytes));
-  cuda.release(device);
-  pinned.release(host);
 }
 
 }  // namespace
