@@ -68,9 +68,9 @@ void measure_cuda(std::uint64_t bytes) {
   row(
       "cuMemAlloc", bytes, kRounds, [&] { expect(call.mem_alloc(&address, bytes) == kCuSuccess, "cuMemAlloc"); },
       [&] { call.mem_free(address); });
-  for (const std::uint64_t chunk_bytes : {2 * kMiB, 32 * kMiB, 256 * kMiB}) {
+  for (const std::uint64_t chunk_bytes : {2 * kMiB, 32 * kMiB}) {
     CudaDevice device(0, {.chunk_bytes = chunk_bytes, .virtual_memory = true});
-    measure_device(device, "cuda:0, chunks of " + format_memory_size(chunk_bytes), bytes, kRounds);
+    measure_device(device, "cuda:0, pieces up to " + format_memory_size(chunk_bytes), bytes, kRounds);
   }
 }
 
@@ -78,10 +78,8 @@ void measure_pinned(std::uint64_t bytes, int rounds) {
   const CudaFunctions& call = CudaDriver::instance().functions();
   CudaContext context(CudaDriver::instance(), 0);
   const CudaContext::Scope scope(context);
-  for (const std::uint64_t chunk_bytes : {2 * kMiB, 64 * kMiB, 1024 * kMiB, 16 * kGiB}) {
-    PinnedHostDevice device(0, {.write_combined = false, .chunk_bytes = chunk_bytes});
-    measure_device(device, "pinned, chunks of " + format_memory_size(chunk_bytes), bytes, rounds);
-  }
+  PinnedHostDevice device;
+  measure_device(device, "pinned", bytes, rounds);
   HostDevice host;
   measure_device(host, "host (touched, not registered)", bytes, rounds);
   void* pointer = nullptr;

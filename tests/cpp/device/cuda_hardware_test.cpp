@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "contracts/device_contract.hpp"
+#include "tierpool/base/address.hpp"
 #include "tierpool/device/cuda_device.hpp"
+#include "tierpool/device/cuda_library.hpp"
 #include "tierpool/device/pinned_host_device.hpp"
 
 namespace tierpool::testing {
@@ -67,14 +70,16 @@ TEST_F(CudaHardware, OrderCopiesByEvents) {
   device.release(range);
 }
 
-TEST_F(CudaHardware, CopiesCrossChunks) {
-  PinnedHostDevice pinned(0, {.write_combined = false, .chunk_bytes = kGranule});
+TEST_F(CudaHardware, CopiesCrossGranulesCommittedApart) {
+  PinnedHostDevice pinned;
   CudaDevice cuda;
   DeviceStreams& streams = *cuda.streams();
   const Reservation host = pinned.reserve(8 * kGranule);
   const Reservation device = cuda.reserve(8 * kGranule);
-  ASSERT_TRUE(pinned.commit(host.address, host.bytes));
-  ASSERT_TRUE(cuda.commit(device.address, device.bytes));
+  for (std::uint64_t offset = 0; offset < host.bytes; offset += kGranule) {
+    ASSERT_TRUE(pinned.commit(host.address + offset, kGranule));
+    ASSERT_TRUE(cuda.commit(device.address + offset, kGranule));
+  }
   auto* bytes = static_cast<unsigned char*>(pointer_at(host.address));
   std::memset(bytes, 0x35, host.bytes);
   streams.copy_async(device.address, host.address, host.bytes, kDefaultStream);
@@ -88,7 +93,7 @@ TEST_F(CudaHardware, CopiesCrossChunks) {
 }
 
 TEST_F(CudaHardware, WriteCombinedMemoryIsCopiedFrom) {
-  PinnedHostDevice pinned(0, {.write_combined = true, .chunk_bytes = kGranule});
+  PinnedHostDevice pinned(0, {.write_combined = true});
   CudaDevice cuda;
   DeviceStreams& streams = *cuda.streams();
   const Reservation host = pinned.reserve(kGranule);
@@ -128,13 +133,110 @@ TEST_F(CudaHardware, ShortageIsAnAnswer) {
   device.release(range);
 }
 
-TEST_F(CudaHardware, ACaptureIsSeenByNoOtherStream) {
+/// What only these tests ask of the driver.
+template <typename Function>
+Function* driver_function(const char* name) {
+  std::string reason;
+  return reinterpret_cast<Function*>(find_cuda_function(open_cuda_library(default_cuda_library(), reason), name));
+}
+
+/// A stream of the device, and its capture into a graph that is never run.
+class CapturedStream {
+ public:
+  explicit CapturedStream(CudaContext& context) : context_(context) {
+    const CudaContext::Scope scope(context_);
+    driver_function<CuResult(CuStream*, unsigned)>("cuStreamCreate")(&stream_, 1);
+  }
+  ~CapturedStream() { destroy(); }
+  CapturedStream(const CapturedStream&) = delete;
+  CapturedStream& operator=(const CapturedStream&) = delete;
+
+  [[nodiscard]] StreamHandle handle() const { return address_of(stream_); }
+  /// In the mode that forbids the most.
+  [[nodiscard]] CuResult begin() {
+    return driver_function<CuResult(CuStream, int)>("cuStreamBeginCapture_v2")(stream_, 0);
+  }
+  [[nodiscard]] CuResult end() {
+    void* graph = nullptr;
+    const CuResult result = driver_function<CuResult(CuStream, void**)>("cuStreamEndCapture")(stream_, &graph);
+    if (result == kCuSuccess) {
+      driver_function<CuResult(void*)>("cuGraphDestroy")(graph);
+    }
+    return result;
+  }
+  void destroy() {
+    const CudaContext::Scope scope(context_);
+    if (stream_ != nullptr) {
+      driver_function<CuResult(CuStream)>("cuStreamDestroy_v2")(stream_);
+      stream_ = nullptr;
+    }
+  }
+
+ private:
+  CudaContext& context_;
+  CuStream stream_ = nullptr;
+};
+
+TEST_F(CudaHardware, NothingADeviceDoesBreaksACapture) {
+  CudaContext context(CudaDriver::instance(), 0);
+  CudaDevice device;
+  PinnedHostDevice pinned;
+  DeviceStreams& streams = *device.streams();
+  CapturedStream stream(context);
+  streams.require_stream(stream.handle());
+  const EventHandle event = streams.create_event();
+  ASSERT_TRUE(streams.record_event(event, kPerThreadStream));
+  EXPECT_FALSE(streams.is_capturing(stream.handle()));
+  ASSERT_EQ(stream.begin(), kCuSuccess);
+  EXPECT_TRUE(streams.is_capturing(stream.handle()));
+  EXPECT_FALSE(streams.is_capturing(kPerThreadStream));
+  EXPECT_NE(streams.query_event(event), EventState::failed);
+  for (Device* one : {static_cast<Device*>(&device), static_cast<Device*>(&pinned)}) {
+    const Reservation range = one->reserve(4 * kGranule);
+    EXPECT_TRUE(one->commit(range.address, range.bytes));
+    const DirectAllocation direct = one->allocate_direct(kMiB, 256);
+    EXPECT_TRUE(direct);
+    EXPECT_GT(one->free_bytes(), 0u);
+    one->free_direct(direct.address, kMiB, 256);
+    EXPECT_TRUE(one->decommit(range.address, range.bytes));
+    one->release(range);
+    EXPECT_EQ(one->fault(), "");
+  }
+  const EventHandle other = streams.create_event();
+  EXPECT_NE(other, kNoEvent);
+  EXPECT_TRUE(streams.record_event(other, kPerThreadStream));
+  EXPECT_TRUE(streams.synchronize_event(other));
+  streams.destroy_event(other);
+  EXPECT_EQ(stream.end(), kCuSuccess);
+  EXPECT_FALSE(streams.is_capturing(stream.handle()));
+  streams.destroy_event(event);
+}
+
+TEST_F(CudaHardware, StreamsAreToldApartByIdWhereHandlesAreUsedAgain) {
+  CudaContext context(CudaDriver::instance(), 0);
   CudaDevice device;
   DeviceStreams& streams = *device.streams();
-  EXPECT_FALSE(streams.is_capturing(kDefaultStream));
-  EXPECT_FALSE(streams.is_capturing(kPerThreadStream));
-  streams.require_stream(kLegacyStream);
+  CapturedStream first(context);
+  const std::uint64_t id = streams.stream_id(first.handle());
+  EXPECT_NE(id, 0u);
+  first.destroy();
+  CapturedStream second(context);
+  EXPECT_NE(streams.stream_id(second.handle()), 0u);
+  EXPECT_NE(streams.stream_id(second.handle()), id);
   EXPECT_NE(streams.stream_id(kPerThreadStream), streams.stream_id(kDefaultStream));
+}
+
+// What a release after the end of its stream meets.
+TEST_F(CudaHardware, RecordingOnADestroyedStreamFails) {
+  CudaContext context(CudaDriver::instance(), 0);
+  CudaDevice device;
+  DeviceStreams& streams = *device.streams();
+  CapturedStream stream(context);
+  const StreamHandle handle = stream.handle();
+  stream.destroy();
+  const EventHandle event = streams.create_event();
+  EXPECT_FALSE(streams.record_event(event, handle));
+  streams.destroy_event(event);
 }
 
 }  // namespace
