@@ -18,9 +18,9 @@ namespace tierpool {
 
 /// How a CUDA device takes memory from its driver.
 struct CudaDeviceOptions {
-  /// Most bytes taken in one piece, which is also given back in one: larger pieces commit faster, smaller ones trim
-  /// closer.
-  std::uint64_t chunk_bytes = 2 * kMiB;
+  /// Most bytes taken in one piece, which also goes back in one: large pieces cost less, small ones trim closer. A
+  /// piece is never more than a 64th of what is committed at once, or one granule.
+  std::uint64_t chunk_bytes = 32 * kMiB;
   /// Whether addresses and memory are taken apart, where the device can.
   bool virtual_memory = true;
 };
@@ -28,7 +28,8 @@ struct CudaDeviceOptions {
 /// The memory of one CUDA device, "cuda:0". Thread-safe.
 ///
 /// A reservation takes addresses alone; commit maps memory behind them and decommit unmaps it, in granules of 2 MiB, so
-/// that a heap grows and shrinks where it is. A device without virtual memory management takes the whole of a
+/// that a heap grows and shrinks where it is. Memory comes in pieces that go back whole: what is decommitted of a piece
+/// still in use stays until the rest of it is. A device without virtual memory management takes the whole of a
 /// reservation at once, and refuses to decommit. Nothing waits for streams: memory given back must not be in use.
 /// Only this device, and the processor's copies, reach the memory.
 class CudaDevice final : public Device {
@@ -84,6 +85,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] CuResult deallocate(std::uint64_t address) noexcept;
   [[nodiscard]] Range* find(std::uint64_t address, std::uint64_t bytes) noexcept;
   // These expect the range to be locked, and the context to be current.
+  [[nodiscard]] std::uint64_t chunk_granules(const GranuleChunks::Run& run) const noexcept;
   [[nodiscard]] bool map(Range& range, const GranuleChunks::Run& run) noexcept;
   [[nodiscard]] CuResult map_chunk(std::uint64_t address, std::uint64_t bytes) noexcept;
   bool unmap_unused(Range& range, std::uint64_t begin, std::uint64_t end) noexcept;
@@ -93,7 +95,7 @@ class CudaDevice final : public Device {
   const std::string name_;
   std::uint64_t total_bytes_ = 0;
   std::uint64_t granularity_bytes_ = 2 * kMiB;
-  std::uint64_t chunk_granules_ = 1;
+  std::uint64_t most_chunk_granules_ = 1;
   bool virtual_memory_ = false;
   DeviceFault fault_;
   std::mutex mutex_;  // of the tables below

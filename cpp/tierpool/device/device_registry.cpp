@@ -29,8 +29,7 @@ constexpr std::array kDeviceKinds{
     DeviceKind{"pinned", true, [](int index) -> DevicePointer { return std::make_shared<PinnedHostDevice>(index); }},
     DeviceKind{"pinned-write-combined", true,
                [](int index) -> DevicePointer {
-                 return std::make_shared<PinnedHostDevice>(
-                     index, PinnedHostDeviceOptions{.write_combined = true, .chunk_bytes = 64 * kMiB});
+                 return std::make_shared<PinnedHostDevice>(index, PinnedHostDeviceOptions{.write_combined = true});
                }},
 };
 

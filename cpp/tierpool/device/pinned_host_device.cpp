@@ -24,13 +24,7 @@ std::string name_of(int index, bool write_combined) {
 }  // namespace
 
 PinnedHostDevice::PinnedHostDevice(int index, const PinnedHostDeviceOptions& options, CudaDriver& driver)
-    : context_(driver, index), write_combined_(options.write_combined), name_(name_of(index, options.write_combined)) {
-  if (options.chunk_bytes == 0 || options.chunk_bytes % granularity_bytes() != 0) {
-    throw ConfigError("chunk_bytes of device " + name_ + " is a multiple of its granule of " +
-                      std::to_string(granularity_bytes()) + " bytes, not " + std::to_string(options.chunk_bytes));
-  }
-  chunk_granules_ = options.chunk_bytes / granularity_bytes();
-}
+    : context_(driver, index), write_combined_(options.write_combined), name_(name_of(index, options.write_combined)) {}
 
 std::uint64_t PinnedHostDevice::granularity_bytes() const noexcept {
   return write_combined_ ? kPageBytes : host_.granularity_bytes();
@@ -112,32 +106,26 @@ bool PinnedHostDevice::commit(std::uint64_t address, std::uint64_t bytes) noexce
   const std::uint64_t begin = (address - range->address) / granularity_bytes();
   const std::uint64_t end = begin + bytes / granularity_bytes();
   const std::lock_guard lock(range->mutex);
-  GranuleChunks& chunks = range->chunks;
-  for (auto run = chunks.find_missing(begin, end); run; run = chunks.find_missing(run.end(), end)) {
-    if (!pin(*range, run)) {
-      return false;
-    }
+  if (range->chunks.find_missing(begin, end) && !pin(*range)) {
+    return false;
   }
-  chunks.set_used(begin, end, true);
+  range->chunks.set_used(begin, end, true);
   return true;
 }
 
-bool PinnedHostDevice::pin(Range& range, const GranuleChunks::Run& run) noexcept {
-  const std::uint64_t granule_bytes = granularity_bytes();
+bool PinnedHostDevice::pin(Range& range) noexcept {
+  const std::uint64_t bytes = range.chunks.count() * granularity_bytes();
   // Pages that are there already, and huge, the driver pins in a fraction of the time.
-  if (!host_.commit(range.address + run.first * granule_bytes, run.count * granule_bytes)) {
+  if (!host_.commit(range.address, bytes)) {
+    static_cast<void>(host_.decommit(range.address, bytes));
     return false;
   }
-  for (std::uint64_t first = run.first; first < run.end(); first += chunk_granules_) {
-    const GranuleChunks::Run chunk{.first = first, .count = std::min(chunk_granules_, run.end() - first)};
-    const std::uint64_t address = range.address + first * granule_bytes;
-    const CuResult result = call().mem_host_register(pointer_at(address), chunk.count * granule_bytes, kRegisterFlags);
-    if (result != kCuSuccess) {
-      static_cast<void>(host_.decommit(address, (run.end() - first) * granule_bytes));
-      return fail("cuMemHostRegister", result);
-    }
-    range.chunks.add_chunk(chunk);
+  const CuResult result = call().mem_host_register(pointer_at(range.address), bytes, kRegisterFlags);
+  if (result != kCuSuccess) {
+    static_cast<void>(host_.decommit(range.address, bytes));
+    return fail("cuMemHostRegister", result);
   }
+  range.chunks.add_chunk({.first = 0, .count = range.chunks.count()});
   return true;
 }
 
@@ -157,23 +145,22 @@ bool PinnedHostDevice::decommit(std::uint64_t address, std::uint64_t bytes) noex
   const std::uint64_t end = begin + bytes / granularity_bytes();
   const std::lock_guard lock(range->mutex);
   range->chunks.set_used(begin, end, false);
-  // What the driver keeps nonetheless stays with its chunk, and is used again by the next commit.
-  unpin_unused(*range, begin, end);
+  unpin_unused(*range);
   return true;
 }
 
-void PinnedHostDevice::unpin_unused(Range& range, std::uint64_t begin, std::uint64_t end) noexcept {
-  GranuleChunks& chunks = range.chunks;
-  for (auto chunk = chunks.find_unused(begin, end); chunk; chunk = chunks.find_unused(chunk.end(), end)) {
-    const std::uint64_t address = range.address + chunk.first * granularity_bytes();
-    if (const CuResult result = call().mem_host_unregister(pointer_at(address)); result != kCuSuccess) {
-      static_cast<void>(fail("cuMemHostUnregister", result));
-      continue;
-    }
-    chunks.remove_chunk(chunk);
-    if (!host_.decommit(address, chunk.count * granularity_bytes())) {
-      fault_.note([&] { return name_ + ": the system kept pages that were given back"; });
-    }
+void PinnedHostDevice::unpin_unused(Range& range) noexcept {
+  const GranuleChunks::Run unused = range.chunks.find_unused(0, range.chunks.count());
+  if (!unused) {
+    return;
+  }
+  if (const CuResult result = call().mem_host_unregister(pointer_at(range.address)); result != kCuSuccess) {
+    static_cast<void>(fail("cuMemHostUnregister", result));  // it stays, and the next commit uses it again
+    return;
+  }
+  range.chunks.remove_chunk(unused);
+  if (!host_.decommit(range.address, unused.count * granularity_bytes())) {
+    fault_.note([&] { return name_ + ": the system kept pages that were given back"; });
   }
 }
 
@@ -191,7 +178,7 @@ void PinnedHostDevice::release(const Reservation& reservation) noexcept {
   }
   if (scope && !write_combined_) {
     range->chunks.set_used(0, range->chunks.count(), false);
-    unpin_unused(*range, 0, range->chunks.count());
+    unpin_unused(*range);
   }
   // Also in a forked child: the pages are its own copy, of which the driver knows nothing.
   give_back(reservation);

@@ -20,22 +20,21 @@ namespace tierpool {
 struct PinnedHostDeviceOptions {
   /// Not cached by the processor: faster for the device to read, very slow for the processor to read.
   bool write_combined = false;
-  /// Most bytes registered with the driver in one piece, which is also given back in one.
-  std::uint64_t chunk_bytes = 64 * kMiB;
 };
 
 /// Host memory that CUDA devices reach by themselves, "pinned": copies run at the speed of the link and beside other
 /// work. Every CUDA device can use it; its streams are those of the device it was made for. Thread-safe.
 ///
 /// Pages are taken as the host device takes them, huge and by many threads, and then registered with the driver: the
-/// driver's own allocation does neither. Write-combined memory only the driver can make: a reservation takes all of it
-/// at once and gives nothing back before its end. Memory given back must not be in use by any stream.
+/// driver's own allocation does neither. The first commit takes and registers the whole of a reservation, and the last
+/// decommit gives it back, because the driver refuses a copy that crosses from one registration into the next.
+/// Write-combined memory only the driver can make: a reservation takes all of it at once and gives nothing back before
+/// its end. Memory given back must not be in use by any stream.
 class PinnedHostDevice final : public Device {
  public:
   using Options = PinnedHostDeviceOptions;
 
-  /// The driver outlives this object. Throws DeviceError when it is not available or has no such device; ConfigError
-  /// for a chunk that is no multiple of a granule.
+  /// The driver outlives this object. Throws DeviceError when it is not available or has no such device.
   explicit PinnedHostDevice(int index = 0, const PinnedHostDeviceOptions& options = {},
                             CudaDriver& driver = CudaDriver::instance());
   ~PinnedHostDevice() override = default;
@@ -66,7 +65,7 @@ class PinnedHostDevice final : public Device {
 
     const std::uint64_t address;
     std::mutex mutex;
-    GranuleChunks chunks;
+    GranuleChunks chunks;  // at most one, of all granules
   };
 
   [[nodiscard]] const CudaFunctions& call() const noexcept { return context_.functions(); }
@@ -79,15 +78,14 @@ class PinnedHostDevice final : public Device {
   [[nodiscard]] bool is_mapped(std::uint64_t bytes, std::uint64_t alignment) const noexcept;
   [[nodiscard]] std::uint64_t map_direct(std::uint64_t bytes) noexcept;
   // These expect the range to be locked, and the context to be current.
-  [[nodiscard]] bool pin(Range& range, const GranuleChunks::Run& run) noexcept;
-  void unpin_unused(Range& range, std::uint64_t begin, std::uint64_t end) noexcept;
+  [[nodiscard]] bool pin(Range& range) noexcept;
+  void unpin_unused(Range& range) noexcept;
 
   mutable CudaContext context_;
   CudaStreams streams_{context_};
   HostDevice host_;
   const bool write_combined_;
   const std::string name_;
-  std::uint64_t chunk_granules_ = 1;
   DeviceFault fault_;
   std::mutex mutex_;  // of the table below
   std::map<std::uint64_t, std::unique_ptr<Range>> ranges_;

@@ -20,12 +20,7 @@ struct MakeFakeCuda {
   static constexpr const char* kName = "cuda:0";
   static std::shared_ptr<Device> make() { return make_fake_device<CudaDevice>(); }
 };
-struct MakeRealCuda {
-  static constexpr const char* kName = "cuda:0";
-  static std::shared_ptr<Device> make() { return make_real_device<CudaDevice>(); }
-};
 INSTANTIATE_TYPED_TEST_SUITE_P(FakeCuda, DeviceContract, MakeFakeCuda);
-INSTANTIATE_TYPED_TEST_SUITE_P(RealCuda, DeviceContract, MakeRealCuda);
 
 namespace {
 
@@ -74,19 +69,29 @@ TEST_F(CudaDeviceTest, GranulesTakeAndGiveBackMemoryOneByOne) {
   device.release(range);
 }
 
-TEST_F(CudaDeviceTest, LargerChunksGoWhenTheLastOfTheirGranulesDoes) {
+TEST_F(CudaDeviceTest, LargeCommitsComeInPiecesThatGoWithTheLastOfTheirGranules) {
   CudaDevice device = make(0, 4 * kGranule);
-  const Reservation range = device.reserve(8 * kGranule);
+  const Reservation range = device.reserve(256 * kGranule);
   ASSERT_TRUE(device.commit(range.address, range.bytes));
-  EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 2u);
-  std::memset(bytes_at(range.address), 0x5a, range.bytes);
+  EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 64u);
+  std::memset(bytes_at(range.address), 0x5a, 8 * kGranule);
   ASSERT_TRUE(device.decommit(range.address + kGranule, 3 * kGranule));
-  EXPECT_EQ(fake_cuda_used_bytes(0), 8 * kGranule);
+  EXPECT_EQ(fake_cuda_used_bytes(0), range.bytes);
   ASSERT_TRUE(device.commit(range.address + kGranule, kGranule));
-  EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 2u);
+  EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 64u);
   ASSERT_TRUE(device.decommit(range.address, 2 * kGranule));
-  EXPECT_EQ(fake_cuda_used_bytes(0), 4 * kGranule);
+  EXPECT_EQ(fake_cuda_used_bytes(0), range.bytes - 4 * kGranule);
   EXPECT_EQ(*bytes_at(range.address + 4 * kGranule), 0x5a);
+  device.release(range);
+}
+
+TEST_F(CudaDeviceTest, NoPieceIsMoreThanA64thOfItsCommit) {
+  CudaDevice device = make(0, 64 * kGranule);
+  const Reservation range = device.reserve(256 * kGranule);
+  ASSERT_TRUE(device.commit(range.address, 127 * kGranule));
+  EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 127u);
+  ASSERT_TRUE(device.commit(range.address, range.bytes));
+  EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 127u + 65u);
   device.release(range);
 }
 
@@ -220,8 +225,8 @@ TEST_F(CudaDeviceTest, AForkedChildGetsNothingAndGivesNothingBack) {
 
 // Random commits and decommits against the granules a heap believes to be committed.
 TEST_F(CudaDeviceTest, RandomUseKeepsContentsAndTakesNoMoreThanItsChunks) {
-  for (const std::uint64_t chunk_bytes : {kGranule, 4 * kGranule, 64 * kGranule}) {
-    constexpr std::uint64_t kGranules = 24;
+  for (const std::uint64_t chunk_bytes : {kGranule, 2 * kGranule, 64 * kGranule}) {
+    constexpr std::uint64_t kGranules = 400;
     std::mt19937_64 random(chunk_bytes);
     CudaDevice device = make(0, chunk_bytes);
     const Reservation range = device.reserve(kGranules * kGranule);

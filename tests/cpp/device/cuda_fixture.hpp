@@ -24,12 +24,6 @@ template <typename CudaKind>
   return std::make_shared<CudaKind>(0, typename CudaKind::Options{}, driver);
 }
 
-/// A device on the machine's own driver; null without one.
-template <typename CudaKind>
-[[nodiscard]] std::shared_ptr<Device> make_real_device() {
-  return CudaDriver::instance().is_available() ? std::make_shared<CudaKind>() : nullptr;
-}
-
 /// What works on the fake driver, whatever it does, leaves nothing behind and asks nothing impossible of it.
 class FakeCudaTest : public ::testing::Test {
  protected:

@@ -118,34 +118,5 @@ TEST_F(CudaStreamsTest, CopiesGoEitherWay) {
   device.free_direct(memory.address, 64, 256);
 }
 
-// On a GPU: the same calls, against streams the device itself has.
-TEST(RealCudaStreams, OrderCopiesByEvents) {
-  CudaDriver& driver = CudaDriver::instance();
-  if (!driver.is_available()) {
-    GTEST_SKIP() << "NO CUDA HERE: " << driver.unavailable_reason();
-  }
-  CudaDevice device;
-  DeviceStreams& streams = *device.streams();
-  constexpr std::uint64_t kBytes = 64 * kMiB;
-  const Reservation range = device.reserve(2 * kBytes);
-  ASSERT_TRUE(device.commit(range.address, range.bytes));
-  std::vector<unsigned char> sent(kBytes, 0x42);
-  std::vector<unsigned char> received(kBytes, 0);
-  const EventHandle event = streams.create_event();
-  ASSERT_NE(event, kNoEvent);
-  EXPECT_EQ(streams.query_event(event), EventState::complete);
-  EXPECT_FALSE(streams.is_capturing(kPerThreadStream));
-  streams.copy_async(range.address, address_of(sent.data()), kBytes, kPerThreadStream);
-  ASSERT_TRUE(streams.record_event(event, kPerThreadStream));
-  ASSERT_TRUE(streams.wait_event(kDefaultStream, event));
-  streams.copy_async(range.address + kBytes, range.address, kBytes, kDefaultStream);
-  streams.copy_async(address_of(received.data()), range.address + kBytes, kBytes, kDefaultStream);
-  ASSERT_TRUE(streams.synchronize_device());
-  EXPECT_EQ(streams.query_event(event), EventState::complete);
-  EXPECT_EQ(sent, received);
-  streams.destroy_event(event);
-  device.release(range);
-}
-
 }  // namespace
 }  // namespace tierpool::testing

@@ -17,12 +17,7 @@ struct MakeFakePinned {
   static constexpr const char* kName = "pinned";
   static std::shared_ptr<Device> make() { return make_fake_device<PinnedHostDevice>(); }
 };
-struct MakeRealPinned {
-  static constexpr const char* kName = "pinned";
-  static std::shared_ptr<Device> make() { return make_real_device<PinnedHostDevice>(); }
-};
 INSTANTIATE_TYPED_TEST_SUITE_P(FakePinned, DeviceContract, MakeFakePinned);
-INSTANTIATE_TYPED_TEST_SUITE_P(RealPinned, DeviceContract, MakeRealPinned);
 
 namespace {
 
@@ -30,37 +25,38 @@ constexpr std::uint64_t kGranule = 2 * kMiB;
 
 class PinnedHostDeviceTest : public FakeCudaTest {
  protected:
-  [[nodiscard]] PinnedHostDevice make(std::uint64_t chunk_bytes = 4 * kGranule, bool write_combined = false) {
-    return PinnedHostDevice(0, {.write_combined = write_combined, .chunk_bytes = chunk_bytes}, *driver_);
+  [[nodiscard]] PinnedHostDevice make(bool write_combined = false) {
+    return PinnedHostDevice(0, {.write_combined = write_combined}, *driver_);
   }
 };
 
-TEST_F(PinnedHostDeviceTest, CommittedPagesAreRegisteredInChunks) {
+TEST_F(PinnedHostDeviceTest, AReservationIsRegisteredWholeFromItsFirstCommitToItsLastDecommit) {
   PinnedHostDevice device = make();
   const Reservation range = device.reserve(8 * kGranule);
   EXPECT_EQ(fake_cuda_pinned_bytes(), 0u);
-  ASSERT_TRUE(device.commit(range.address + kGranule, 5 * kGranule));
-  EXPECT_EQ(fake_cuda_pinned_bytes(), 5 * kGranule);
-  EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 2u);
-  ASSERT_TRUE(device.decommit(range.address + 5 * kGranule, kGranule));
-  EXPECT_EQ(fake_cuda_pinned_bytes(), 4 * kGranule);
-  ASSERT_TRUE(device.decommit(range.address + 2 * kGranule, kGranule));
-  EXPECT_EQ(fake_cuda_pinned_bytes(), 4 * kGranule);
+  ASSERT_TRUE(device.commit(range.address + kGranule, kGranule));
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 8 * kGranule);
+  ASSERT_TRUE(device.commit(range.address + 5 * kGranule, 3 * kGranule));
+  EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 1u);
+  ASSERT_TRUE(device.decommit(range.address + 5 * kGranule, 3 * kGranule));
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 8 * kGranule);
+  ASSERT_TRUE(device.decommit(range.address + kGranule, kGranule));
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 0u);
+  ASSERT_TRUE(device.commit(range.address, kGranule));
+  EXPECT_EQ(*static_cast<char*>(pointer_at(range.address + 7 * kGranule)), 0);
   device.release(range);
 }
 
 TEST_F(PinnedHostDeviceTest, AFailingRegistrationIsUndoneAndMayBeRepeated) {
-  for (std::uint64_t after = 0; after < 3; ++after) {
-    PinnedHostDevice device = make(kGranule);
-    const Reservation range = device.reserve(3 * kGranule);
-    fake_cuda_fail("cuMemHostRegister_v2", 999, after, 1);
-    EXPECT_FALSE(device.commit(range.address, range.bytes));
-    EXPECT_NE(device.fault().find("cuMemHostRegister failed"), std::string::npos);
-    EXPECT_EQ(fake_cuda_pinned_bytes(), after * kGranule);
-    EXPECT_TRUE(device.commit(range.address, range.bytes));
-    EXPECT_EQ(fake_cuda_pinned_bytes(), 3 * kGranule);
-    device.release(range);
-  }
+  PinnedHostDevice device = make();
+  const Reservation range = device.reserve(3 * kGranule);
+  fake_cuda_fail("cuMemHostRegister_v2", 999, 0, 1);
+  EXPECT_FALSE(device.commit(range.address, kGranule));
+  EXPECT_NE(device.fault().find("cuMemHostRegister failed"), std::string::npos);
+  EXPECT_EQ(fake_cuda_pinned_bytes(), 0u);
+  EXPECT_TRUE(device.decommit(range.address, range.bytes));
+  EXPECT_TRUE(device.commit(range.address, kGranule));
+  device.release(range);
 }
 
 TEST_F(PinnedHostDeviceTest, PagesTheDriverKeepsAreUsedAgain) {
@@ -94,7 +90,7 @@ TEST_F(PinnedHostDeviceTest, LargeDirectAllocationsAreRegisteredSmallOnesTheDriv
 }
 
 TEST_F(PinnedHostDeviceTest, WriteCombinedMemoryComesFromTheDriverAtOnce) {
-  PinnedHostDevice device = make(4 * kGranule, true);
+  PinnedHostDevice device = make(true);
   EXPECT_EQ(device.name(), "pinned-write-combined");
   const Reservation range = device.reserve(kMiB + 1);
   EXPECT_EQ(range.bytes % device.granularity_bytes(), 0u);
@@ -111,9 +107,8 @@ TEST_F(PinnedHostDeviceTest, WriteCombinedMemoryComesFromTheDriverAtOnce) {
   EXPECT_THROW(static_cast<void>(device.reserve(1)), DeviceError);
 }
 
-TEST_F(PinnedHostDeviceTest, WrongDevicesAndChunksAreRefused) {
+TEST_F(PinnedHostDeviceTest, WrongDevicesAreRefused) {
   EXPECT_THROW(PinnedHostDevice(2, {}, *driver_), DeviceError);
-  EXPECT_THROW(static_cast<void>(make(kMiB)), ConfigError);
   EXPECT_EQ(PinnedHostDevice(1, {}, *driver_).name(), "pinned:1");
 }
 
@@ -132,31 +127,6 @@ TEST_F(PinnedHostDeviceTest, AForkedChildKeepsItsPagesAndCallsNoDriver) {
             }),
             0);
   device.release(range);
-}
-
-// On a GPU: a copy may cross from one registration into the next, as a block of a heap does.
-TEST(RealPinnedHostDevice, CopiesCrossChunks) {
-  CudaDriver& driver = CudaDriver::instance();
-  if (!driver.is_available()) {
-    GTEST_SKIP() << "NO CUDA HERE: " << driver.unavailable_reason();
-  }
-  PinnedHostDevice pinned(0, {.write_combined = false, .chunk_bytes = kGranule});
-  CudaDevice cuda;
-  DeviceStreams& streams = *cuda.streams();
-  const Reservation host = pinned.reserve(8 * kGranule);
-  const Reservation device = cuda.reserve(8 * kGranule);
-  ASSERT_TRUE(pinned.commit(host.address, host.bytes));
-  ASSERT_TRUE(cuda.commit(device.address, device.bytes));
-  auto* bytes = static_cast<unsigned char*>(pointer_at(host.address));
-  std::memset(bytes, 0x35, host.bytes);
-  streams.copy_async(device.address, host.address, host.bytes, kDefaultStream);
-  ASSERT_TRUE(streams.synchronize_stream(kDefaultStream));
-  std::memset(bytes, 0, host.bytes);
-  streams.copy_async(host.address, device.address, host.bytes, kDefaultStream);
-  ASSERT_TRUE(streams.synchronize_stream(kDefaultStream));
-  EXPECT_EQ(std::count(bytes, bytes + host.bytes, 0x35), static_cast<std::ptrdiff_t>(host.bytes));
-  cuda.release(device);
-  pinned.release(host);
 }
 
 }  // namespace
