@@ -20,9 +20,11 @@ py::object handle_in(py::handle stream) {
   for (const char* name : {"cuda_stream", "ptr", "handle"}) {
     py::object handle = attribute_of(stream, name);
     if (!handle.is_none()) {
+      if (!py::hasattr(handle, "value")) {
+        return handle;
+      }
       // Numba's is a ctypes pointer, whose value is None for the default stream.
-      const bool is_integer = PyIndex_Check(handle.ptr()) != 0;
-      const py::object value = is_integer ? handle : attribute_of(handle, "value");
+      const py::object value = handle.attr("value");
       return value.is_none() ? py::object(py::int_(0)) : value;
     }
   }
