@@ -3,6 +3,7 @@
 A figure is (reserved - base) / (live peak - base): base is what the model holds before the work, live peak the most that
 tensors asked for at once, reserved the most that the allocator took from the device. Base and peak are PyTorch's own
 counts of requested bytes, the same for all, because the work is the same; each contender runs in a process of its own.
+The pool has no magazines: what they park cannot become a larger block, and PyTorch's workloads want many sizes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CONTENDERS = {
     "torch-expandable-segments": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
     "tierpool": {},
 }
-DECODE_TOKENS = 256
+DECODE_TOKENS = 128
 DECODE_PAIRS = 5
 MIB = 2**20
 
@@ -43,7 +44,7 @@ class Meter:
             from tierpool import MemoryPool  # noqa: PLC0415  (the contender's only)
             from tierpool.integrations.torch import install  # noqa: PLC0415
 
-            self.pool = MemoryPool(device="cuda:0", heap_size_mb=HEAP_MB, num_heaps=1, warmup_sizes=[])
+            self.pool = MemoryPool(device="cuda:0", heap_size_mb=HEAP_MB, num_heaps=1, warmup_sizes=[], magazines=False)
             install(self.pool)
 
     def begin(self) -> None:

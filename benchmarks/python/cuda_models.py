@@ -78,7 +78,7 @@ class Llama:
 class ServingMix:
     """A Llama that serves eight sequences at a time: prompts and answers of random length, one token a step each."""
 
-    slots, steps = 8, 160
+    slots, steps = 8, 60
 
     def prepare(self) -> None:
         """Make the model."""
