@@ -74,9 +74,7 @@ def run_python(program: Path, output: Path, repetitions: int) -> list[Row]:
 def python_programs() -> list[Path]:
     """List the programs; `measure` is what they share, and `run_cuda.py` runs those that need a GPU."""
     return sorted(
-        path
-        for path in (HERE / "python").glob("*.py")
-        if path.stem != "measure" and not path.stem.startswith("cuda_")
+        path for path in (HERE / "python").glob("*.py") if path.stem != "measure" and not path.stem.startswith("cuda_")
     )
 
 

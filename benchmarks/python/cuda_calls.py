@@ -56,11 +56,11 @@ def decode_rows(repetitions: int) -> list[Row]:
     pool = MemoryPool(device="cuda:0", heap_size_mb=1024, num_heaps=1, warmup_sizes=[256])
     calls = {"tierpool": pool.allocate, **peer_calls()}
     empty = Statement(LOOP, {"sizes": sizes, "allocate": int}, len(sizes))
-    statements = {
-        name: Statement(LOOP, {"sizes": sizes, "allocate": call}, len(sizes)) for name, call in calls.items()
-    }
+    statements = {name: Statement(LOOP, {"sizes": sizes, "allocate": call}, len(sizes)) for name, call in calls.items()}
     samples = {name: statement.ns for name, statement in statements.items()}
-    return compare("cuda/decode-sizes", "ns/pair", {**samples, "a call of int": empty.ns}, repetitions, "memory untouched")
+    return compare(
+        "cuda/decode-sizes", "ns/pair", {**samples, "a call of int": empty.ns}, repetitions, "memory untouched"
+    )
 
 
 def large_rows(repetitions: int, driver: Driver) -> Iterator[Row]:

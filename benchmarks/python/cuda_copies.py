@@ -74,12 +74,14 @@ def copy_rows(repetitions: int, driver: Driver) -> Iterator[Row]:
     yield from compare("cuda/device-to-host-pinned", "GB/s", samples, repetitions)
     driver.free_pinned(link_memory)
 
-    into = {"tierpool": of(lambda: target.copy_from(pageable)), "cuMemcpyHtoD": of(
-        lambda: driver.to_device(target.address, pageable.ctypes.data, TOTAL, stream)
-    )}
-    out = {"tierpool": of(lambda: target.copy_to(pageable)), "cuMemcpyDtoH": of(
-        lambda: driver.to_host(pageable.ctypes.data, target.address, TOTAL, stream)
-    )}
+    into = {
+        "tierpool": of(lambda: target.copy_from(pageable)),
+        "cuMemcpyHtoD": of(lambda: driver.to_device(target.address, pageable.ctypes.data, TOTAL, stream)),
+    }
+    out = {
+        "tierpool": of(lambda: target.copy_to(pageable)),
+        "cuMemcpyDtoH": of(lambda: driver.to_host(pageable.ctypes.data, target.address, TOTAL, stream)),
+    }
     if (torch := optional("torch")) is not None:
         tensor, on_device = torch.from_numpy(pageable), torch.empty(TOTAL, dtype=torch.uint8, device="cuda")
         into["torch.copy_"] = of(lambda: on_device.copy_(tensor))
@@ -96,7 +98,9 @@ def file_rows(repetitions: int, driver: Driver) -> list[Row]:
         for _ in range(FILE_BYTES // PIECE):
             file.write(block)
         file.flush()
-        device = MemoryPool(device="cuda:0", heap_size_mb=FILE_BYTES >> 20, num_heaps=1, warmup_sizes=[FILE_BYTES >> 20])
+        device = MemoryPool(
+            device="cuda:0", heap_size_mb=FILE_BYTES >> 20, num_heaps=1, warmup_sizes=[FILE_BYTES >> 20]
+        )
         pinned = MemoryPool(device="pinned", heap_size_mb=512, num_heaps=1, warmup_sizes=[512])
         weights = device.allocate(FILE_BYTES)
         path = Path(file.name)

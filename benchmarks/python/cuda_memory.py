@@ -1,7 +1,7 @@
 """Device memory that PyTorch workloads reserve, and their speed: in a pool by `install()` and by PyTorch itself.
 
-A figure is (reserved - base) / (live peak - base): base is what the model holds before the work, live peak the most that
-tensors asked for at once, reserved the most that the allocator took from the device. Base and peak are PyTorch's own
+A figure is (reserved - base) / (live peak - base): base is what the model holds before the work, live peak the most
+that tensors asked for at once, reserved the most that the allocator took from the device. Base and peak are PyTorch's own
 counts of requested bytes, the same for all, because the work is the same; each contender runs in a process of its own.
 The pool has no magazines: what they park cannot become a larger block, and PyTorch's workloads want many sizes.
 """
@@ -150,7 +150,10 @@ def decode_rows(repetitions: int) -> list[Row]:
         Row(f"cuda/llama-decode/{contender}", median(figures), "tok/s", len(figures), spread(figures))
         for contender, figures in samples.items()
     ]
-    return [*rows, Row("cuda/llama-decode-ratio/tierpool", median(ratios), "x", len(ratios), spread(ratios), "of torch")]
+    return [
+        *rows,
+        Row("cuda/llama-decode-ratio/tierpool", median(ratios), "x", len(ratios), spread(ratios), "of torch"),
+    ]
 
 
 def all_rows(repetitions: int) -> Iterator[Row]:

@@ -146,7 +146,9 @@ class Gpt2Training:
     def prepare(self) -> None:
         """Make the model; the optimizer makes its state in the first step."""
         nn = torch.nn
-        layer = nn.TransformerEncoderLayer(self.width, 12, 4 * self.width, batch_first=True, activation="gelu", norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            self.width, 12, 4 * self.width, batch_first=True, activation="gelu", norm_first=True
+        )
         self.model = nn.ModuleDict(
             {
                 "tokens": nn.Embedding(self.vocabulary, self.width),
@@ -172,4 +174,4 @@ class Gpt2Training:
             self.optimizer.zero_grad(set_to_none=True)
 
 
-WORKLOADS = {"llama-serving-mix": ServingMix, "moe-prefill": MoePrefill, "gpt2-training": Gpt2Training}
+WORKLOADS: dict[str, Any] = {"llama-serving-mix": ServingMix, "moe-prefill": MoePrefill, "gpt2-training": Gpt2Training}

@@ -13,10 +13,12 @@ from types import ModuleType
 import pytest
 
 import tierpool
+from tierpool import cuda
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "python" / "BUFFER_POOL.md"]
+PAGES = [README, ROOT / "python" / "BUFFER_POOL.md", ROOT / "python" / "CUDA.md"]
+NEEDS_A_GPU = "# needs a GPU"
 MODULES = [
     tierpool,
     *(
@@ -55,6 +57,11 @@ def test_the_main_classes_have_examples() -> None:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_of_a_page(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    if BLOCKS[name].startswith(NEEDS_A_GPU):
+        if not cuda.is_available():
+            pytest.skip(f"NO CUDA HERE, not tested: {cuda.unavailable_reason()}")
+        if "import torch" in BLOCKS[name]:
+            pytest.importorskip("torch", reason="PyTorch is not installed")
     exec(compile(BLOCKS[name], name, "exec"), {"__name__": "page"})
 
 

@@ -49,7 +49,9 @@ def memory_manager(*pools: MemoryPool) -> type[Any]:
     if len(given) < len(pools):
         raise ValueError(f"{len(pools)} pools on {len(given)} GPUs: pass one pool a GPU")
 
-    class Manager(cuda.HostOnlyCUDAMemoryManager):  # type: ignore[misc]  # the library has no types
+    base = cuda.HostOnlyCUDAMemoryManager
+
+    class Manager(base):  # type: ignore[misc, valid-type]  # the library has no types
         """Serves device arrays from the pool of the context's GPU."""
 
         @property
@@ -72,7 +74,7 @@ def memory_manager(*pools: MemoryPool) -> type[Any]:
 
         def get_ipc_handle(self, memory: Any) -> Any:
             raise NotImplementedError(
-                "memory of a pool cannot be shared with another process: allocate what is shared with Numba's own manager"
+                "memory of a pool cannot be shared with another process: allocate that with Numba's own manager"
             )
 
         def get_memory_info(self) -> Any:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 # What PyTorch calls on its threads, without the GIL: symbols of the compiled core. In the place of PyTorch's allocator
 # nobody looks whether an address is null, so that the function has to throw.
-_ALLOCATE, _ALLOCATE_OR_THROW, _FREE = (
-    f"tierpool_torch_{name}" for name in ("allocate", "allocate_or_throw", "free")
-)
+_ALLOCATE, _ALLOCATE_OR_THROW, _FREE = (f"tierpool_torch_{name}" for name in ("allocate", "allocate_or_throw", "free"))
 # Setters of a pluggable allocator, which differ between versions of PyTorch, and the core's functions for them.
 _SETTERS = {"set_record_stream_fn": "record_stream", "set_base_alloc_fn": "base_allocation"}
 _OWNER = "_tierpool_buffer"
@@ -143,7 +141,7 @@ def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
     configured = os.environ.get("PYTORCH_ALLOC_CONF", "") + os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
     if "expandable_segments:True" in configured:
         raise RuntimeError(
-            "PyTorch has no expandable segments in the memory of a pool: set expandable_segments:False, or install(pool)"
+            "PyTorch has no expandable segments in a pool: set expandable_segments:False, or install(pool)"
         )
     _take_place(index, pool)
     mem_pool = _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator())

@@ -1,6 +1,6 @@
 """Many streams over one pool: no stream ever sees memory that another one was given too early.
 
-Each buffer is filled with its own number on the stream it was allocated for, read back on that stream or on another one,
+Each buffer is filled with its own number on the stream it was allocated for, read back on that stream or on another,
 and released, at once and behind the reader. All happens on the device; the host looks only at the end.
 """
 
@@ -51,7 +51,7 @@ def test_no_stream_sees_anothers_memory(
             driver.order_after(reader, owner)
         for place in range(WORDS_READ):
             offset = 4 * chosen.randrange(count)
-            driver.to_host(words[number, place :].ctypes.data, buffer.address + offset, 4, reader)
+            driver.to_host(words[number, place:].ctypes.data, buffer.address + offset, 4, reader)
         if way == "record_stream" and reader != owner:
             buffer.record_stream(reader)
             del buffer
