@@ -1,7 +1,7 @@
 """Bytes between host and GPU: pooled pinned staging and pageable memory, beside the link itself and PyTorch.
 
-The link is one `cuMemcpyHtoDAsync` of 1 GiB from `cuMemHostAlloc`ed memory. Pooled staging moves as much in pieces, each
-in a buffer of a pinned pool that is allocated for it and given back behind the copy.
+The link is one `cuMemcpyHtoDAsync` of 1 GiB from `cuMemHostAlloc`ed memory. Pooled staging moves as much in pieces,
+each in a buffer of a pinned pool that is allocated for it and given back behind the copy.
 """
 
 from __future__ import annotations
