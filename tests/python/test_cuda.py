@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
 
 
 def test_import_starts_no_driver() -> None:
-    if not os.path.exists("/proc/self/maps"):
+    if not Path("/proc/self/maps").exists():
         pytest.skip("no list of mappings on this system")
     script = "import tierpool, tierpool.cuda; print('libcuda' in open('/proc/self/maps').read())"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
