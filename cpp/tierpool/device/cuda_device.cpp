@@ -145,7 +145,9 @@ CudaDevice::Range* CudaDevice::find(std::uint64_t address, std::uint64_t bytes) 
 }
 
 bool CudaDevice::fail(std::string_view what, CuResult result) noexcept {
-  if (result != kCuOutOfMemory) {
+  if (result == kCuOutOfMemory) {
+    fault_.note([] { return std::string(); });
+  } else {
     fault_.note([&] { return name_ + ": " + context_.driver().describe(what, result); });
   }
   return false;

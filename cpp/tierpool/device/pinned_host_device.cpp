@@ -31,7 +31,9 @@ std::uint64_t PinnedHostDevice::granularity_bytes() const noexcept {
 }
 
 bool PinnedHostDevice::fail(std::string_view what, CuResult result) noexcept {
-  if (result != kCuOutOfMemory) {
+  if (result == kCuOutOfMemory) {
+    fault_.note([] { return std::string(); });
+  } else {
     fault_.note([&] { return name_ + ": " + context_.driver().describe(what, result); });
   }
   return false;

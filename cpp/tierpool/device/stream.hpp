@@ -22,9 +22,10 @@ enum class EventState {
 
 /// Work that runs later, in the order of its stream: what a device with streams offers besides memory.
 ///
-/// A stream that was destroyed must not be named again, but for record(), which then fails. Nothing but the
-/// synchronize_ and copy_async calls blocks. Any thread may call, during a capture of any stream too; an event is used
-/// by one thread at a time, except that several may query it.
+/// A stream that was destroyed must not be named again: whoever may still have to, keeps it alive. The simulated device
+/// refuses it; CUDA's driver cannot tell, and is known to crash. Nothing but the synchronize_ and copy_async calls
+/// blocks. Any thread may call, during a capture of any stream too; an event is used by one thread at a time, except
+/// that several may query it.
 class DeviceStreams {
  public:
   DeviceStreams() = default;
@@ -45,7 +46,7 @@ class DeviceStreams {
   [[nodiscard]] virtual EventHandle create_event() noexcept = 0;
   /// A recorded event may be destroyed before it is complete.
   virtual void destroy_event(EventHandle event) noexcept = 0;
-  /// Moves the event to the end of the stream's present work. False when the stream is gone or of another device.
+  /// Moves the event to the end of the stream's present work. False when the stream is of another device.
   [[nodiscard]] virtual bool record_event(EventHandle event, StreamHandle stream) noexcept = 0;
   [[nodiscard]] virtual EventState query_event(EventHandle event) noexcept = 0;
   /// Holds work given to the stream from now on until the event, as it is recorded now, is complete.

@@ -132,6 +132,8 @@ TEST_F(CudaDeviceTest, MemoryTheDriverKeepsIsUsedAgain) {
   fake_cuda_fail("cuMemUnmap", 999, 0, 1);
   EXPECT_TRUE(device.decommit(range.address, range.bytes));
   EXPECT_NE(device.fault().find("cuMemUnmap failed"), std::string::npos);
+  EXPECT_FALSE(device.allocate_direct(kFakeCudaBytes, 256));
+  EXPECT_EQ(device.fault(), "");  // the last failure was a shortage
   EXPECT_TRUE(device.commit(range.address, range.bytes));
   EXPECT_EQ(fake_cuda_calls("cuMemCreate"), 2u);
   device.release(range);

@@ -118,7 +118,7 @@ TEST_F(CudaHardware, MemoryIsTakenAndGivenBackByGranule) {
   ASSERT_TRUE(device.commit(range.address, kBytes));
   EXPECT_LE(device.free_bytes(), before - kBytes);
   ASSERT_TRUE(device.decommit(range.address + kGranule, kBytes - 2 * kGranule));
-  EXPECT_GE(device.free_bytes(), before - 8 * kGranule);
+  EXPECT_GE(device.free_bytes(), before - 2 * CudaDeviceOptions{}.chunk_bytes);  // the pieces at its two ends
   device.release(range);
 }
 
@@ -224,19 +224,6 @@ TEST_F(CudaHardware, StreamsAreToldApartByIdWhereHandlesAreUsedAgain) {
   EXPECT_NE(streams.stream_id(second.handle()), 0u);
   EXPECT_NE(streams.stream_id(second.handle()), id);
   EXPECT_NE(streams.stream_id(kPerThreadStream), streams.stream_id(kDefaultStream));
-}
-
-// What a release after the end of its stream meets.
-TEST_F(CudaHardware, RecordingOnADestroyedStreamFails) {
-  CudaContext context(CudaDriver::instance(), 0);
-  CudaDevice device;
-  DeviceStreams& streams = *device.streams();
-  CapturedStream stream(context);
-  const StreamHandle handle = stream.handle();
-  stream.destroy();
-  const EventHandle event = streams.create_event();
-  EXPECT_FALSE(streams.record_event(event, handle));
-  streams.destroy_event(event);
 }
 
 }  // namespace
