@@ -107,7 +107,7 @@ def test_what_is_no_stream_is_refused_and_changes_nothing(
         partial(pool.release, buffer, stream=stream),
     ):
         with pytest.raises(error, match=words):
-            call()  # type: ignore[operator]
+            call()
     assert not buffer.released
     assert pool.get_statistics().active_allocations == 1
 
