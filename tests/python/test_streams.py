@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -99,11 +100,11 @@ def test_what_is_no_stream_is_refused_and_changes_nothing(
 ) -> None:
     buffer = pool.allocate(1000)
     for call in (
-        lambda: pool.allocate(1000, stream=stream),
-        lambda: pool.try_allocate(1000, stream=stream),
-        lambda: buffer.release(stream=stream),
-        lambda: buffer.record_stream(stream),
-        lambda: pool.release(buffer, stream=stream),
+        partial(pool.allocate, 1000, stream=stream),
+        partial(pool.try_allocate, 1000, stream=stream),
+        partial(buffer.release, stream=stream),
+        partial(buffer.record_stream, stream),
+        partial(pool.release, buffer, stream=stream),
     ):
         with pytest.raises(error, match=words):
             call()

@@ -64,7 +64,7 @@ void SimulatedStreams::destroy_event(EventHandle event) noexcept {
     return;
   }
   found->destroyed = true;
-  if (found->completed == found->recorded || found->captured) {
+  if (found->open.empty() || found->captured) {
     events_.erase(event);
   }
 }
@@ -85,10 +85,11 @@ bool SimulatedStreams::record_event(EventHandle event, StreamHandle stream) noex
   }
   const Recording recording{.event = event, .number = found->recorded + 1};
   if (target->operations.empty() && !target->advancing) {  // as on a device: there is nothing to wait for
-    found->recorded = found->completed = recording.number;
+    found->recorded = recording.number;
     return true;
   }
   try {
+    found->open.insert(recording.number);
     target->operations.push_back({.work = {}, .completes = recording, .waits_for = {}});
   } catch (const std::bad_alloc&) {
     return false;
@@ -107,7 +108,7 @@ EventState SimulatedStreams::query_event(EventHandle event) noexcept {
     misuse_count_ += found == nullptr ? 0 : 1;
     return EventState::failed;
   }
-  return found->completed == found->recorded ? EventState::complete : EventState::pending;
+  return found->open.contains(found->recorded) ? EventState::pending : EventState::complete;
 }
 
 bool SimulatedStreams::wait_event(StreamHandle stream, EventHandle event) noexcept {
@@ -121,7 +122,7 @@ bool SimulatedStreams::wait_event(StreamHandle stream, EventHandle event) noexce
     misuse_count_ += target == nullptr || (found != nullptr && found->captured) ? 1 : 0;
     return false;
   }
-  if (found->captured || found->completed == found->recorded) {
+  if (found->captured || !found->open.contains(found->recorded)) {
     return true;
   }
   const Recording recording{.event = event, .number = found->recorded};
@@ -327,7 +328,7 @@ SimulatedStreams::Event* SimulatedStreams::find_event(EventHandle event) noexcep
 
 bool SimulatedStreams::is_complete(const Recording& recording) const noexcept {
   const auto found = events_.find(recording.event);
-  return found == events_.end() || found->second.completed >= recording.number;
+  return found == events_.end() || !found->second.open.contains(recording.number);
 }
 
 bool SimulatedStreams::can_advance(const Stream& stream) const noexcept {
@@ -347,8 +348,8 @@ void SimulatedStreams::complete(const Operation& operation) {
     return;
   }
   Event& event = found->second;
-  event.completed = std::max(event.completed, operation.completes->number);
-  if (event.destroyed && event.completed == event.recorded) {
+  event.open.erase(operation.completes->number);
+  if (event.destroyed && event.open.empty()) {
     events_.erase(found);
   }
 }

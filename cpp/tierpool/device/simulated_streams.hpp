@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "tierpool/base/fork_handler.hpp"
 #include "tierpool/device/stream.hpp"
@@ -97,7 +98,7 @@ class SimulatedStreams final : public DeviceStreams {
   };
   struct Event {
     std::uint64_t recorded = 0;
-    std::uint64_t completed = 0;
+    std::set<std::uint64_t> open;  // recordings not complete: later ones, on other streams, may be before earlier ones
     bool captured = false;
     bool destroyed = false;
   };

@@ -98,7 +98,10 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
 
 AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, const Plan& plan,
                                             Allocation& allocation) noexcept {
-  AllocationOutcome outcome = serve_from_heaps(request, plan, allocation);
+  AllocationOutcome outcome = AllocationOutcome::out_of_memory;
+  if (plan.exact_bytes <= heap_size_bytes_) {
+    outcome = serve_from_heaps(request, plan, allocation);
+  }
   if (outcome == AllocationOutcome::served) {
     limit_.give_back(plan.block_bytes - allocation.block_bytes);  // an exact block where a class was planned
     return outcome;
@@ -127,9 +130,6 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
 
 AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, const Plan& plan,
                                                Allocation& allocation) noexcept {
-  if (plan.exact_bytes > heap_size_bytes_) {
-    return AllocationOutcome::out_of_memory;
-  }
   if (is_stream_ordered_) {
     poll_pending();
     // What is at hand goes before more of the device's memory.

@@ -34,10 +34,7 @@ std::vector<StreamKey> RecordedStreams::take(std::uint64_t address) noexcept {
   return recorded;
 }
 
-bool RecordedStreams::contains(std::uint64_t address) noexcept {
-  if (count_.load(std::memory_order_acquire) == 0) {
-    return false;
-  }
+bool RecordedStreams::find(std::uint64_t address) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   return streams_.find(address) != streams_.end();
 }
