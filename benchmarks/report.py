@@ -15,6 +15,7 @@ TITLES = {
     "block-allocator": "The block allocator alone, by placement",
     "utilisation": "Utilisation when a request first fails",
     "python": "From Python",
+    "cuda": "On a GPU",
 }
 SMALLEST_CHANGE = 0.05
 
@@ -35,7 +36,7 @@ def _tables(rows: list[Row]) -> Iterable[str]:
 
 def _sets_of_contenders(rows: list[Row]) -> list[list[Row]]:
     """Split rows whose contenders do not meet, so that no table is mostly empty."""
-    if rows[0].group != "python":
+    if rows[0].group not in {"python", "cuda"}:
         return [rows]
     sets: dict[tuple[str, ...], list[Row]] = {}
     for contenders in by_workload(rows).values():

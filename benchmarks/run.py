@@ -72,9 +72,14 @@ def run_python(program: Path, output: Path, repetitions: int) -> list[Row]:
 
 
 def python_programs() -> list[Path]:
-    """List what measures: the programs that share `measure`."""
+    """List what measures: the programs that share `measure`; `run_cuda.py` runs those that need a GPU."""
     uses_measure = re.compile(r"^(import|from) measure\b", re.MULTILINE)
-    return sorted(path for path in (HERE / "python").glob("*.py") if uses_measure.search(path.read_text("utf-8")))
+    programs = sorted((HERE / "python").glob("*.py"))
+    return [
+        path
+        for path in programs
+        if not path.stem.startswith("cuda_") and uses_measure.search(path.read_text(encoding="utf-8"))
+    ]
 
 
 def run_all(built: Path, quick: bool) -> list[Row]:

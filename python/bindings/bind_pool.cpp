@@ -156,6 +156,9 @@ void bind_pool(py::module_& module) {
           "closed", [](const PoolPointer& pool) { return pool->is_closed(); }, "Whether close() was called.")
       .def_property_readonly(
           "device", [](const PoolPointer& pool) { return pool->device().name(); }, "Name of the device.")
+      .def_property_readonly(
+          "host_accessible", [](const PoolPointer& pool) { return pool->device().host_accessible(); },
+          "Whether the processor reaches the memory, so that NumPy and `memoryview` can show it.")
       .def(
           "get_statistics", [](const PoolPointer& pool) { return pool->statistics(); }, Logging(),
           "A snapshot of the whole pool. May be called from any thread.")

@@ -43,12 +43,18 @@ constexpr Field<Pool> kPoolFields[] = {
     TIERPOOL_FIELD(Pool, "fallback_used_mb", mebibytes(s.fallback_used_bytes), "Live bytes outside heaps, MiB."),
     TIERPOOL_FIELD(Pool, "committed_mb", mebibytes(s.committed_bytes), "Physically backed bytes of heaps, MiB."),
     TIERPOOL_FIELD(Pool, "cached_mb", mebibytes(s.cached_bytes), "Bytes parked in thread caches, MiB."),
+    TIERPOOL_FIELD(Pool, "pending_mb", mebibytes(s.pending_bytes),
+                   "Released bytes of heaps that streams may still use, MiB."),
+    TIERPOOL_FIELD(Pool, "fallback_pending_mb", mebibytes(s.fallback_pending_bytes),
+                   "Released bytes outside heaps that streams may still use, MiB."),
+    TIERPOOL_FIELD(Pool, "stream_lanes", s.stream_lanes, "Streams with heaps of their own, the default one included."),
     TIERPOOL_FIELD(Pool, "fragmentation", s.fragmentation(),
                    "Share of free bytes outside the largest free block of their heap."),
 };
 
 constexpr Field<OneHeap> kHeapFields[] = {
     TIERPOOL_FIELD(OneHeap, "index", s.index, "Position in the pool."),
+    TIERPOOL_FIELD(OneHeap, "stream", s.stream, "Handle of the stream it serves; 0 for the default stream."),
     TIERPOOL_FIELD(OneHeap, "total_allocations", s.counters.allocations, "Allocations since reset."),
     TIERPOOL_FIELD(OneHeap, "total_deallocations", s.counters.deallocations, "Allocations that came back since reset."),
     TIERPOOL_FIELD(OneHeap, "active_allocations", s.live_count, "Live now."),
@@ -60,6 +66,8 @@ constexpr Field<OneHeap> kHeapFields[] = {
     TIERPOOL_FIELD(OneHeap, "free_mb", mebibytes(s.free_bytes), "Free bytes, MiB."),
     TIERPOOL_FIELD(OneHeap, "largest_free_mb", mebibytes(s.largest_free_bytes), "Largest free block, MiB."),
     TIERPOOL_FIELD(OneHeap, "cached_mb", mebibytes(s.cached_bytes), "Bytes parked in thread caches, MiB."),
+    TIERPOOL_FIELD(OneHeap, "pending_mb", mebibytes(s.pending_bytes),
+                   "Released bytes that streams may still use, MiB."),
     TIERPOOL_FIELD(OneHeap, "free_block_count", s.free_block_count, "Free blocks."),
     TIERPOOL_FIELD(OneHeap, "fragmentation", s.fragmentation(), "1 - largest free block / free bytes."),
 };

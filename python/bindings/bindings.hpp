@@ -19,5 +19,6 @@ void bind_arena_statistics(py::module_& module);
 void bind_arena(py::module_& module);
 void bind_trace(py::module_& module);
 void bind_engine(py::module_& module);
+void bind_torch_allocator(py::module_& module);
 
 }  // namespace tierpool::bindings

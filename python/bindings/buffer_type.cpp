@@ -7,10 +7,14 @@
 #include <new>
 #include <string>
 
+#include "arguments.hpp"
+#include "buffer_copy.hpp"
 #include "buffer_freelist.hpp"
+#include "buffer_interfaces.hpp"
 #include "dlpack_export.hpp"
 #include "gil.hpp"
 #include "guarded.hpp"
+#include "stream_argument.hpp"
 #include "tierpool/base/address.hpp"
 
 namespace tierpool::bindings {
@@ -97,16 +101,10 @@ PyObject* repr(PyObject* self) {
                               pointer_at(buffer.address), place.data());
 }
 
-void end_view(BufferObject& buffer) noexcept {
-  if (buffer.views.remove()) {
-    let_go(buffer);
-  }
-}
-
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
   BufferObject& buffer = self_of(self);
   view->obj = nullptr;
-  const bool is_view = buffer.views.add();
+  const bool is_view = begin_view(buffer);
   const auto ready = py::reinterpret_steal<py::object>(guarded([&]() -> py::object {
     check_not_given_up(buffer);
     check_host_accessible(buffer);
@@ -124,10 +122,23 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
 
 void release_buffer(PyObject* self, Py_buffer* /*view*/) { end_view(self_of(self)); }
 
-PyObject* release(PyObject* self, PyObject* /*unused*/) {
+PyObject* release(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
+  static constexpr std::array<const char*, 1> kParameters{"stream"};
   return guarded([&]() -> py::object {
+    const auto [stream] = bind_arguments("release", kParameters, {values, count, names}, 0);
     check_releasable(self_of(self));
-    give_up(self_of(self));
+    give_up(self_of(self), stream);
+    return py::none();
+  });
+}
+
+PyObject* record_stream(PyObject* self, PyObject* stream) {
+  return guarded([&]() -> py::object {
+    BufferObject& buffer = self_of(self);
+    check_not_given_up(buffer);
+    const StreamHandle handle = parse_stream(stream);
+    memory_of(buffer).pool().require_stream(handle);
+    memory_of(buffer).record_stream(handle);
     return py::none();
   });
 }
@@ -170,37 +181,11 @@ PyObject* array(PyObject* self, PyObject* arguments, PyObject* keywords) {
 }
 
 PyObject* dlpack(PyObject* self, PyObject* arguments, PyObject* keywords) {
-  static const char* names[] = {"stream", "max_version", "dl_device", "copy", nullptr};
-  PyObject* stream = Py_None;
-  PyObject* max_version = Py_None;
-  PyObject* dl_device = Py_None;
-  PyObject* copy = Py_None;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "|$OOOO:__dlpack__", const_cast<char**>(names), &stream,
-                                  &max_version, &dl_device, &copy) == 0) {
-    return nullptr;
-  }
-  return guarded([&] { return export_dlpack(self_of(self), stream, max_version, dl_device, copy); });
+  return guarded([&] { return export_dlpack(self_of(self), parse_dlpack_arguments(arguments, keywords)); });
 }
 
 PyObject* device_tuple(PyObject* self, PyObject* /*unused*/) {
   return guarded([&]() -> py::object { return dlpack_device(self_of(self)); });
-}
-
-PyObject* get_array_interface(PyObject* self, void* /*closure*/) {
-  return guarded([&]() -> py::object {
-    BufferObject& buffer = self_of(self);
-    check_not_given_up(buffer);
-    // No AttributeError: NumPy would take the buffer for a scalar and make an array of objects.
-    check_host_accessible(buffer);
-    buffer.views.hand_out_address();
-    py::dict interface;
-    interface["shape"] = py::make_tuple(buffer.nbytes);
-    interface["typestr"] = "|u1";
-    interface["data"] = py::make_tuple(buffer.address, false);
-    interface["strides"] = py::none();
-    interface["version"] = 3;
-    return interface;
-  });
 }
 
 PyObject* get_nbytes(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(self_of(self).nbytes); }
@@ -220,11 +205,23 @@ PyObject* get_heap_index(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLong(heap_index);
 }
 
+PyObject* get_stream(PyObject* self, void* /*closure*/) {
+  return guarded([&]() -> py::object {
+    check_not_given_up(self_of(self));
+    const StreamKey& stream = memory_of(self_of(self)).pool().stream();
+    return stream == kHostOrder ? py::object(py::none()) : py::int_(stream.handle);
+  });
+}
+
 PyObject* get_released(PyObject* self, void* /*closure*/) {
   return PyBool_FromLong(self_of(self).views.is_given_up() ? 1 : 0);
 }
 
 PyCFunction with_keywords(PyCFunctionWithKeywords function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyCFunction fastcall(_PyCFunctionFastWithKeywords function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
@@ -239,24 +236,58 @@ PyMethodDef methods[] = {
      "Raises\n------\n"
      "ValueError\n    When dtype and shape do not fit the buffer.\n"
      "TypeError\n    For a dtype that holds Python objects."},
-    {"release", release, METH_NOARGS,
-     "release($self, /)\n--\n\n"
+    {"release", fastcall(release), METH_FASTCALL | METH_KEYWORDS,
+     "release($self, /, stream=None)\n--\n\n"
      "Give the memory back now.\n\n"
+     "Parameters\n----------\n"
+     "stream : int or stream object, optional\n"
+     "    The stream of the last use, if it is not the one the buffer was allocated for: the memory is used again\n"
+     "    when that stream has done what was enqueued on it by now. Waits for nothing. Objects are those of PyTorch,\n"
+     "    CuPy, Numba and whatever has `__cuda_stream__`.\n\n"
      "Raises\n------\n"
+     "DeviceError\n    For what is no stream of the device.\n"
      "ValueError\n    When it was given back already.\n"
      "BufferError\n    While an array, a memoryview or a DLPack export still sees it, or after a read of\n"
      "    `__array_interface__`: the memory then comes back by itself when they are gone.\n\n"
      "Notes\n-----\n"
      "`numpy.ndarray(shape, dtype, buffer)` and `torch.frombuffer(buffer)` keep the buffer object but no view that\n"
      "could be counted: under those, drop the buffer instead, or use `array()` and `from_dlpack`."},
+    {"record_stream", record_stream, METH_O,
+     "record_stream($self, stream, /)\n--\n\n"
+     "Say that a further stream uses the memory: what is enqueued on it by the release is waited for before the\n"
+     "memory is used again, without blocking anyone.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    When the buffer was released.\n"
+     "DeviceError\n    For what is no stream of the device."},
     {"__enter__", enter, METH_NOARGS, nullptr},
     {"__exit__", leave, METH_VARARGS,
      "Give the handle up; memory that is still seen comes back with the last that sees it."},
     {"__reduce__", reduce, METH_NOARGS, "Refused, and so are copies: raises TypeError."},
+    {"copy_from", with_keywords(copy_from), METH_VARARGS | METH_KEYWORDS,
+     "copy_from($self, /, source, stream=None, *, offset_bytes=0)\n--\n\n"
+     "Copy all bytes of `source` into the buffer.\n\n"
+     "Parameters\n----------\n"
+     "source : Buffer or contiguous object with the buffer protocol\n    At most `nbytes` bytes.\n"
+     "stream : int or stream object, optional\n"
+     "    Enqueue the copy there and return early; a source that is no `Buffer` has been read on return. Without one\n"
+     "    the copy is done on return.\n"
+     "offset_bytes : int\n    Where in the buffer it begins.\n\n"
+     "Raises\n------\n"
+     "ValueError\n    When the source has more bytes than the buffer, or one of them was released.\n"
+     "TypeError\n    For a source that is no contiguous memory.\n"
+     "DeviceError\n    When the device refuses, or for a stream where both are memory of the host.\n\n"
+     "Notes\n-----\n"
+     "Memory that is not pinned reaches a GPU through pinned memory of a pool that is kept for that."},
+    {"copy_to", with_keywords(copy_to), METH_VARARGS | METH_KEYWORDS,
+     "copy_to($self, /, destination, stream=None, *, offset_bytes=0)\n--\n\n"
+     "Fill `destination` from the buffer.\n\n"
+     "Parameters and errors are those of `copy_from`; a destination that is no `Buffer` has been written on return,\n"
+     "with a stream too."},
     {"__dlpack__", with_keywords(dlpack), METH_VARARGS | METH_KEYWORDS,
      "__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
      "Export the bytes as a one-dimensional uint8 DLPack tensor."},
-    {"__dlpack_device__", device_tuple, METH_NOARGS, "The DLPack device: (1, 0), the processor."},
+    {"__dlpack_device__", device_tuple, METH_NOARGS,
+     "The DLPack device: (1, 0), the processor, or (2, N), CUDA device N."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -265,8 +296,14 @@ PyGetSetDef properties[] = {
     {"address", get_address, nullptr,
      "Address of the first byte. No count sees who uses it: keep the buffer alive as long.", nullptr},
     {"heap_index", get_heap_index, nullptr, "Heap the memory lives in; None for a fallback.", nullptr},
+    {"stream", get_stream, nullptr,
+     "Handle of the stream whose order the memory follows, 0 for the default stream; None where the processor reaches\n"
+     "the memory, which then follows no stream.",
+     nullptr},
     {"released", get_released, nullptr, "Whether the handle was given up.", nullptr},
-    {"__array_interface__", get_array_interface, nullptr, "NumPy's array interface, version 3.", nullptr},
+    {"__array_interface__", get_buffer_interface, nullptr, "NumPy's array interface, version 3.", nullptr},
+    {"__cuda_array_interface__", get_cuda_interface, nullptr,
+     "CUDA's array interface, version 3; AttributeError for other memory than a GPU's.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
@@ -299,7 +336,19 @@ PyType_Spec spec = {"tierpool._core.Buffer", sizeof(BufferObject), 0,
 
 }  // namespace
 
+bool begin_view(BufferObject& buffer) noexcept { return buffer.views.add(); }
+
+void end_view(BufferObject& buffer) noexcept {
+  if (buffer.views.remove()) {
+    let_go(buffer);
+  }
+}
+
 const Buffer& memory_of(const BufferObject& buffer) noexcept {
+  return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
+}
+
+Buffer& memory_of(BufferObject& buffer) noexcept {
   return buffer.shared != nullptr ? buffer.shared->memory() : buffer.memory;
 }
 
@@ -317,8 +366,9 @@ void check_not_given_up(const BufferObject& buffer) {
 void check_host_accessible(const BufferObject& buffer) {
   const Device& device = memory_of(buffer).pool().device();
   if (!device.host_accessible()) {
-    throw py::buffer_error("the processor cannot reach the memory of device '" + device.name() +
-                           "'; build the pool with device='host' for that");
+    throw py::buffer_error(
+        "the processor cannot reach the memory of device '" + device.name() +
+        "'; copy the bytes by buffer.copy_to(array), or build the pool with device='host' or 'pinned'");
   }
 }
 
@@ -345,6 +395,19 @@ void check_releasable(const BufferObject& buffer) {
 
 void give_up(BufferObject& buffer) noexcept {
   if (buffer.views.give_up()) {
+    let_go(buffer);
+  }
+}
+
+void give_up(BufferObject& buffer, py::handle stream) {
+  if (stream.ptr() == nullptr || stream.is_none()) {
+    give_up(buffer);
+    return;
+  }
+  const StreamHandle handle = parse_stream(stream);
+  memory_of(buffer).pool().require_stream(handle);
+  if (buffer.views.give_up()) {
+    memory_of(buffer).release(handle);
     let_go(buffer);
   }
 }

@@ -39,11 +39,19 @@ struct BufferObject {
 
 /// The memory behind a buffer that was not given up.
 [[nodiscard]] const Buffer& memory_of(const BufferObject& buffer) noexcept;
+[[nodiscard]] Buffer& memory_of(BufferObject& buffer) noexcept;
+
+/// One more that sees the memory, until end_view(). False when the handle was given up.
+[[nodiscard]] bool begin_view(BufferObject& buffer) noexcept;
+void end_view(BufferObject& buffer) noexcept;
 
 /// Throws ValueError when the buffer was given up, BufferError when something still sees its memory.
 void check_releasable(const BufferObject& buffer);
 /// Gives the handle up; the memory goes back now or with the last that sees it.
 void give_up(BufferObject& buffer) noexcept;
+/// As give_up() for a buffer that is releasable, behind the work of `stream`; None as give_up(). Throws TypeError,
+/// ValueError, DeviceError for what is no stream of its device; the buffer is then as it was.
+void give_up(BufferObject& buffer, py::handle stream);
 /// Throws ValueError when the buffer was given up.
 void check_not_given_up(const BufferObject& buffer);
 /// Throws BufferError when the processor cannot reach the memory.

@@ -1,8 +1,10 @@
 #include "dlpack_capsule.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -47,7 +49,8 @@ struct DLManagedTensorVersioned {
   DLTensor dl_tensor;
 };
 
-constexpr std::int32_t kDLCPU = 1;
+constexpr std::int32_t kDLCUDA = 2;
+constexpr std::string_view kCudaPrefix = "cuda:";
 
 template <typename Managed>
 constexpr const char* kCapsuleName = nullptr;
@@ -101,7 +104,7 @@ py::object make_capsule(const DlpackTensor& shown, const std::shared_ptr<void>& 
   created->share = share;
   DLTensor& tensor = created->managed.dl_tensor;
   tensor.data = has_items(shown.shape) ? pointer_at(shown.address) : nullptr;
-  tensor.device = {kDLCPU, 0};
+  tensor.device = {shown.place.type, shown.place.index};
   tensor.ndim = static_cast<std::int32_t>(shown.shape.size());
   tensor.dtype = {shown.type.code, shown.type.bits, 1};
   tensor.shape = created->shape.data();
@@ -132,7 +135,44 @@ bool reads_versioned(py::handle max_version) {
   }
 }
 
+/// The consumer's stream by the standard's rules for CUDA: none and 1 are the legacy default stream, 2 the per-thread
+/// one, -1 asks for no order at all, and 0 would be ambiguous.
+std::optional<StreamHandle> parse_consumer_stream(py::handle stream) {
+  if (stream.is_none()) {
+    return kLegacyStream;
+  }
+  if (!PyLong_Check(stream.ptr())) {
+    throw py::type_error(std::string("stream must be None or an int, got ") + Py_TYPE(stream.ptr())->tp_name);
+  }
+  const auto number = py::cast<std::int64_t>(stream);
+  if (number == -1) {
+    return std::nullopt;
+  }
+  if (number <= 0) {
+    throw py::buffer_error("stream " + std::to_string(number) +
+                           " is none of CUDA's: pass None or 1 for the legacy default stream, 2 for the per-thread "
+                           "one, a stream's handle, or -1 for no synchronisation");
+  }
+  return static_cast<StreamHandle>(number);
+}
+
 }  // namespace
+
+bool is_cuda(const Device& device) noexcept { return std::string_view(device.name()).starts_with(kCudaPrefix); }
+
+DlpackPlace dlpack_place(const Device& device) {
+  if (device.host_accessible()) {
+    return {};
+  }
+  if (!is_cuda(device)) {
+    throw py::buffer_error("DLPack has no name for the memory of device '" + device.name() +
+                           "'; build the pool with device='host' for that");
+  }
+  const std::string_view number = std::string_view(device.name()).substr(kCudaPrefix.size());
+  DlpackPlace place{.type = kDLCUDA, .index = 0};
+  std::from_chars(number.data(), number.data() + number.size(), place.index);
+  return place;
+}
 
 DlpackArguments parse_dlpack_arguments(PyObject* arguments, PyObject* keywords) {
   static const char* names[] = {"stream", "max_version", "dl_device", "copy", nullptr};
@@ -144,27 +184,28 @@ DlpackArguments parse_dlpack_arguments(PyObject* arguments, PyObject* keywords) 
   return parsed;
 }
 
-bool check_dlpack_arguments(const DlpackArguments& arguments) {
-  const bool versioned = reads_versioned(arguments.max_version);
-  const py::handle dl_device = arguments.dl_device;
-  if (arguments.stream != Py_None) {
+DlpackRequest check_dlpack_arguments(const DlpackArguments& arguments, const DlpackPlace& place) {
+  DlpackRequest request{.versioned = reads_versioned(arguments.max_version), .stream = std::nullopt};
+  if (!place.is_host()) {
+    request.stream = parse_consumer_stream(arguments.stream);
+  } else if (arguments.stream != Py_None) {
     throw py::buffer_error("a host buffer has no stream: call __dlpack__(stream=None)");
   }
-  if (!dl_device.is_none() && !dl_device.equal(dlpack_host_device())) {
-    throw py::buffer_error("the buffer lives on device (1, 0), the processor, and cannot be exported to " +
+  const py::handle dl_device = arguments.dl_device;
+  if (!dl_device.is_none() && !dl_device.equal(place.as_tuple())) {
+    throw py::buffer_error("the buffer lives on device " + py::cast<std::string>(py::repr(place.as_tuple())) +
+                           (place.is_host() ? ", the processor," : "") + " and cannot be exported to " +
                            py::cast<std::string>(py::repr(dl_device)) + "; copy it there after the import");
   }
   if (py::bool_(py::reinterpret_borrow<py::object>(arguments.copy))) {
     throw py::buffer_error("tierpool exports without a copy: copy after the import, or pass copy=None");
   }
-  return versioned;
+  return request;
 }
 
 py::object make_dlpack_capsule(bool versioned, const DlpackTensor& tensor, const std::shared_ptr<void>& share) {
   return versioned ? make_capsule<DLManagedTensorVersioned>(tensor, share)
                    : make_capsule<DLManagedTensor>(tensor, share);
 }
-
-py::tuple dlpack_host_device() { return py::make_tuple(kDLCPU, 0); }
 
 }  // namespace tierpool::bindings

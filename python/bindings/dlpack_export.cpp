@@ -4,7 +4,7 @@
 #include <memory>
 #include <utility>
 
-#include "dlpack_capsule.hpp"
+#include "buffer_streams.hpp"
 
 namespace tierpool::bindings {
 namespace {
@@ -19,19 +19,22 @@ std::shared_ptr<void> share_of(BufferObject& buffer) {
 
 }  // namespace
 
-py::object export_dlpack(BufferObject& buffer, py::handle stream, py::handle max_version, py::handle dl_device,
-                         py::handle copy) {
-  const bool versioned = check_dlpack_arguments({stream.ptr(), max_version.ptr(), dl_device.ptr(), copy.ptr()});
-  check_not_given_up(buffer);  // not earlier: comparing the arguments may run code that releases the buffer
-  check_host_accessible(buffer);
-  const DlpackTensor bytes{.address = buffer.address, .shape = {static_cast<std::int64_t>(buffer.nbytes)}};
-  return make_dlpack_capsule(versioned, bytes, share_of(buffer));
+py::object export_dlpack(BufferObject& buffer, const DlpackArguments& arguments) {
+  check_not_given_up(buffer);
+  const DlpackPlace place = dlpack_place(memory_of(buffer).pool().device());
+  const DlpackRequest request = check_dlpack_arguments(arguments, place);
+  check_not_given_up(buffer);  // again: comparing the arguments may run code that releases the buffer
+  if (request.stream) {
+    show_to_stream(buffer, *request.stream);
+  }
+  const DlpackTensor bytes{
+      .address = buffer.address, .place = place, .shape = {static_cast<std::int64_t>(buffer.nbytes)}};
+  return make_dlpack_capsule(request.versioned, bytes, share_of(buffer));
 }
 
 py::tuple dlpack_device(const BufferObject& buffer) {
   check_not_given_up(buffer);
-  check_host_accessible(buffer);
-  return dlpack_host_device();
+  return dlpack_place(memory_of(buffer).pool().device()).as_tuple();
 }
 
 }  // namespace tierpool::bindings

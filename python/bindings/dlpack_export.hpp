@@ -5,6 +5,7 @@
 
 #include "bindings.hpp"
 #include "buffer_type.hpp"
+#include "dlpack_capsule.hpp"
 #include "tierpool/pool/buffer.hpp"
 
 namespace tierpool::bindings {
@@ -24,7 +25,7 @@ class SharedBuffer {
   }
   /// Owners besides the Python buffer, while that is one.
   [[nodiscard]] int export_count() const noexcept { return owner_count_.load(std::memory_order_acquire) - 1; }
-  [[nodiscard]] const Buffer& memory() const noexcept { return memory_; }
+  [[nodiscard]] Buffer& memory() noexcept { return memory_; }
 
  private:
   ~SharedBuffer() = default;
@@ -34,11 +35,11 @@ class SharedBuffer {
 };
 
 /// `Buffer.__dlpack__`: a capsule over the bytes as a one-dimensional uint8 tensor, versioned when the consumer can
-/// read that. Throws BufferError for a device, copy or stream the buffer cannot offer.
-[[nodiscard]] py::object export_dlpack(BufferObject& buffer, py::handle stream, py::handle max_version,
-                                       py::handle dl_device, py::handle copy);
+/// read that. On a GPU the consumer's stream waits for the buffer's own, and the memory for what that stream has been
+/// given when it is released. Throws BufferError for a device, copy or stream the buffer cannot offer.
+[[nodiscard]] py::object export_dlpack(BufferObject& buffer, const DlpackArguments& arguments);
 
-/// `Buffer.__dlpack_device__`: (kDLCPU, 0).
+/// `Buffer.__dlpack_device__`: (kDLCPU, 0) or (kDLCUDA, its index).
 [[nodiscard]] py::tuple dlpack_device(const BufferObject& buffer);
 
 }  // namespace tierpool::bindings

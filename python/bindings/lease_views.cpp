@@ -208,21 +208,22 @@ PyObject* get_array_interface(PyObject* self, void* /*closure*/) {
 PyObject* view_as_dlpack(PyObject* self, PyObject* arguments, PyObject* keywords) {
   return guarded([&]() -> py::object {
     LeaseObject& lease = lease_object(self);
-    const bool versioned = check_dlpack_arguments(parse_dlpack_arguments(arguments, keywords));
+    const DlpackRequest request = check_dlpack_arguments(parse_dlpack_arguments(arguments, keywords), DlpackPlace{});
     const ItemType& type = lease.layout.item_type();
     if (type.dlpack.bits == 0) {
       throw py::buffer_error("DLPack has no name for dtype " + type.name + "; export lease.array('uint8') instead");
     }
     const std::uint64_t nbytes = lease.lease.requested_bytes;
-    return make_dlpack_capsule(versioned, {lease.lease.address, type.dlpack, extents_of(lease.layout, nbytes)},
-                               share_of(lease));
+    const DlpackTensor shown{
+        .address = lease.lease.address, .place = {}, .type = type.dlpack, .shape = extents_of(lease.layout, nbytes)};
+    return make_dlpack_capsule(request.versioned, shown, share_of(lease));
   });
 }
 
 PyObject* dlpack_device_of(PyObject* self, PyObject* /*unused*/) {
   return guarded([&]() -> py::object {
     const LeaseView checked(lease_object(self));
-    return dlpack_host_device();
+    return DlpackPlace{}.as_tuple();
   });
 }
 

@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, module) {
   bind_numpy_handler(module);
   bind_trace(module);
   bind_engine(module);
+  bind_torch_allocator(module);
 }
 
 }  // namespace tierpool::bindings

@@ -21,6 +21,8 @@ from tierpool.trace import replay as replay_trace
 if TYPE_CHECKING:
     from rich.console import Console
 
+DEVICES = "host, simulated, cuda:0 or another GPU, or pinned; by default host."
+
 app = typer.Typer(
     help="Memory for LLM inference: pre-warmed heaps, honest statistics.",
     no_args_is_help=True,
@@ -46,27 +48,30 @@ def main(
     """Memory for LLM inference: pre-warmed heaps, honest statistics."""
 
 
-def _run_demo_with_progress(console: Console) -> demo_run.DemoResult:
+def _run_demo_with_progress(console: Console, device: str) -> demo_run.DemoResult:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn  # noqa: PLC0415  (the demo's only)
 
     columns = (TextColumn("Warming up"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("warm-up", total=None)
-        return demo_run.run(lambda done, total: bar.update(task, completed=done, total=total))
+        return demo_run.run(lambda done, total: bar.update(task, completed=done, total=total), device)
 
 
 @app.command()
-def demo(as_json: Json = False) -> None:
+def demo(
+    device: Annotated[str, typer.Option(help=DEVICES)] = "host",
+    as_json: Json = False,
+) -> None:
     """Replay the decode of a small Llama from the default pool and from direct allocation.
 
     Takes some seconds and at most 1 GB.
     """
     with one_line_errors():
         if as_json:
-            print_json(demo_run.run().to_dict())
+            print_json(demo_run.run(device=device).to_dict())
         else:
             console = new_console()
-            show_demo(console, _run_demo_with_progress(console))
+            show_demo(console, _run_demo_with_progress(console, device))
 
 
 def _build_pool(settings: dict[str, Any]) -> tierpool.MemoryPool:
@@ -79,7 +84,7 @@ def _build_pool(settings: dict[str, Any]) -> tierpool.MemoryPool:
 @app.command()
 def replay(  # noqa: PLR0913, PLR0917  (one argument an option)
     trace: Annotated[Path, typer.Argument(help="A gzip CSV trace: '# {json}', 'op,id,bytes', then events.")],
-    device: Annotated[str | None, typer.Option(help="host or simulated; by default host.")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICES)] = None,
     heap_size_mb: Annotated[float | None, typer.Option(help="Size of each heap in MB.")] = None,
     num_heaps: Annotated[int | None, typer.Option(help="Number of heaps.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Which heap is tried first.")] = None,

@@ -31,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
         raise  # the reader has seen enough; click ends quietly
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
-    except (tierpool.ConfigError, tierpool.TraceError, ModelError) as error:
+    except (tierpool.ConfigError, tierpool.DeviceError, tierpool.TraceError, ModelError) as error:
         _fail(str(error), BAD_INPUT)
     except (tierpool.TierpoolError, MemoryError, ImportError) as error:
         _fail(str(error) or type(error).__name__, FAILURE)

@@ -51,12 +51,14 @@ def findings_table(findings: list[_core.Finding]) -> Table:
     return table
 
 
-def comparison_table(untouched: Comparison, written: Comparison) -> Table:
+def comparison_table(untouched: Comparison, written: Comparison | None) -> Table:
     """Nanoseconds per event of the pool, the device and malloc, and their ratios."""
     table = _table(
         "Nanoseconds per allocation or free", "buffers", "pool", "device", "malloc", "device/pool", "malloc/pool"
     )
     for name, times in (("untouched", untouched), ("written in full", written)):
+        if times is None:
+            continue
         table.add_row(
             name,
             f"{times.pool_ns_per_event:,.0f}",

@@ -101,7 +101,7 @@ class PoolConfig:
         Most that all threads keep together, in equal shares; None is all of the heaps.
     track_origins : bool, default False
         Whether to remember where each buffer was allocated, for the leak report.
-    device : {"host", "simulated"}
+    device : {"host", "cuda:0", "pinned", "pinned-write-combined", "simulated"}
         Where the bytes come from.
     dynamic_growth, max_heaps, growth_trigger, compaction
         Read and checked, but not available yet: switching one on is a `ConfigError`.

@@ -48,20 +48,22 @@ class DemoResult:
     trace_name: str
     events: int
     peak_live_bytes: int
+    device: str
     warmup: _core.WarmupReport
     untouched: Comparison
-    written: Comparison
+    written: Comparison | None  #: None where the processor cannot write the memory
     statistics: _core.PoolStatistics
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, ready for JSON."""
         return {
             "trace": self.trace_name,
+            "device": self.device,
             "events": self.events,
             "peak_live_bytes": self.peak_live_bytes,
             "warmup": {"committed_bytes": self.warmup.committed_bytes, "milliseconds": self.warmup.milliseconds},
             "untouched": self.untouched.to_dict(),
-            "written": self.written.to_dict(),
+            "written": None if self.written is None else self.written.to_dict(),
             "statistics": self.statistics.to_dict(),
             "findings": [finding_to_dict(finding) for finding in self.statistics.diagnose()],
         }
@@ -88,27 +90,30 @@ def compare(trace: _core.Trace, pool: MemoryPool, *, write: bool) -> Comparison:
     return Comparison(*(median(times) for times in zip(*rounds, strict=True)))
 
 
-def run(progress: Callable[[int, int], object] | None = None) -> DemoResult:
+def run(progress: Callable[[int, int], object] | None = None, device: str = "host") -> DemoResult:
     """Warm the default pool and replay the shipped trace.
 
     Parameters
     ----------
     progress : callable, optional
         Told the bytes warmed and the bytes to warm.
+    device : str
+        Where the pool is. Memory out of the processor's reach is not written.
     """
     trace = read_trace(packaged_trace())
     # Complete, so that the machine's configuration file does not change what the demo shows.
-    with MemoryPool(PoolConfig(warmup_sizes=[])) as pool:
+    with MemoryPool(PoolConfig(warmup_sizes=[], device=device)) as pool:
         largest_mb = max((heap.capacity_mb for heap in pool.heaps()), default=0.0)
         warmup = pool.warmup([size for size in DEFAULT_WARMUP_SIZES if size <= largest_mb], progress)
         untouched = compare(trace.core, pool, write=False)
-        written = compare(trace.core, pool, write=True)
+        written = compare(trace.core, pool, write=True) if pool.host_accessible else None
         # The counts of one replay, not of all rounds.
         pool.reset_statistics()
         _core.replay(trace.core, pool, False)
         statistics = pool.get_statistics()
     return DemoResult(
         trace_name=str(trace.header.get("name", "trace")),
+        device=pool.device,
         events=trace.core.event_count,
         peak_live_bytes=trace.core.peak_live_bytes,
         warmup=warmup,

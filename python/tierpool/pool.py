@@ -10,6 +10,7 @@ from tierpool import _core
 from tierpool.config import PoolConfig, core_arguments
 from tierpool.config_sources import resolve
 from tierpool.config_values import megabytes, size_list
+from tierpool.memory_stats import memory_stats
 
 if TYPE_CHECKING:
     import os
@@ -187,6 +188,28 @@ class MemoryPool(_core.MemoryPool):
         ['over-provisioned']
         """
         return self.get_statistics().diagnose()
+
+    def memory_stats(self) -> dict[str, int]:
+        """Return statistics under the names of `torch.cuda.memory_stats`, as a flat dict of integers.
+
+        Returns
+        -------
+        dict
+            ``allocated_bytes.all.current``, ``reserved_bytes.all.current`` and more, of what a pool counts.
+
+        Notes
+        -----
+        May be called from any thread. `get_statistics` has all figures.
+
+        Examples
+        --------
+        >>> from tierpool import MemoryPool
+        >>> pool = MemoryPool(heap_size_mb=1, num_heaps=1, warmup_sizes=[])
+        >>> buffer = pool.allocate(1000)
+        >>> pool.memory_stats()["allocated_bytes.all.current"]
+        1024
+        """
+        return memory_stats(self.get_statistics())
 
     def numpy(self, min_bytes: int = 1024) -> use:
         """Let every NumPy array that is created in a ``with`` block live in this pool.

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 import tierpool
+from tierpool import cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +21,15 @@ MIB = 1 << 20
 
 settings.register_profile("tierpool", deadline=None, print_blob=True)
 settings.load_profile("tierpool")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU, and say so loudly."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    reason = cuda.unavailable_reason() if marked else None  # starts the driver: only where somebody needs it
+    if reason is not None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"NO CUDA HERE, not tested: {reason}"))
 
 
 @pytest.fixture(autouse=True)

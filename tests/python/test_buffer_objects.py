@@ -268,10 +268,10 @@ class TestCalls:
     @pytest.mark.parametrize("pool_class", [MemoryPool, _core.MemoryPool])
     def test_have_signatures(self, pool_class: Any) -> None:
         expected = {
-            "allocate": "(self, /, size, alignment=256)",
-            "try_allocate": "(self, /, size, alignment=256)",
+            "allocate": "(self, /, size, alignment=256, stream=None)",
+            "try_allocate": "(self, /, size, alignment=256, stream=None)",
             "allocate_batch": "(self, /, sizes)",
-            "release": "(self, /, buffer)",
+            "release": "(self, /, buffer, stream=None)",
         }
         for name, signature in expected.items():
             call = getattr(pool_class, name)
@@ -296,7 +296,7 @@ class TestCalls:
         ("arguments", "keywords", "message"),
         [
             ((), {}, "{}() missing required argument '{}'"),
-            ((1, 256, 1), {}, r"{}() takes at most \d arguments? \(3 given\)"),
+            ((1, 256, None, 1), {}, r"{}() takes at most \d arguments? \(4 given\)"),
             ((1,), {"colour": 1}, "{}() got an unexpected keyword argument 'colour'"),
             ((), {"Größe": 1}, "{}() got an unexpected keyword argument 'Größe'"),
             ((1,), {"first": 1}, "{}() got multiple values for argument '{}'"),

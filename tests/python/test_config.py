@@ -155,7 +155,7 @@ def test_wrong_types(key: str, value: Any) -> None:
         ("placement", "goodfit", "unknown placement 'goodfit': did you mean 'good-fit'"),
         ("on_exhaustion", "fall-back", "did you mean 'fallback'"),
         ("device", "hots", "unknown device 'hots': did you mean 'host'"),
-        ("device", "cuda:0", "not available in this version: choose 'host'"),
+        ("device", "metal", "not available in this version: choose 'host'"),
         ("max_bytes", 0, "above 0"),
         ("max_bytes", -5, "above 0"),
         ("max_bytes", 2**63, r"2\*\*63"),

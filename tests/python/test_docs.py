@@ -15,13 +15,14 @@ from types import ModuleType
 import pytest
 
 import tierpool
-from tierpool import storage
+from tierpool import cuda, storage
 from tierpool.storage import ModelStatistics, PhaseStatistics
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "python" / "BUFFER_POOL.md", ROOT / "python" / "STORAGE.md"]
+PAGES = [README, *(ROOT / "python" / name for name in ("BUFFER_POOL.md", "CUDA.md", "STORAGE.md"))]
 MAKE_MODEL = ROOT / "benchmarks" / "python" / "make_model.py"
+NEEDS_A_GPU = "# needs a GPU"
 MODULES = [
     tierpool,
     *(
@@ -74,6 +75,11 @@ def test_block_of_a_page(
     monkeypatch.chdir(tmp_path)
     if "model.gguf" in BLOCKS[name]:
         (tmp_path / "model.gguf").symlink_to(request.getfixturevalue("model"))
+    if BLOCKS[name].startswith(NEEDS_A_GPU):
+        if not cuda.is_available():
+            pytest.skip(f"NO CUDA HERE, not tested: {cuda.unavailable_reason()}")
+        if "import torch" in BLOCKS[name]:
+            pytest.importorskip("torch", reason="PyTorch is not installed")
     exec(compile(BLOCKS[name], name, "exec"), {"__name__": "page"})
 
 

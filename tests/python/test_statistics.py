@@ -46,6 +46,9 @@ FIELDS = {
     "fallback_used_mb": float,
     "committed_mb": float,
     "cached_mb": float,
+    "pending_mb": float,
+    "fallback_pending_mb": float,
+    "stream_lanes": int,
     "fragmentation": float,
 }
 
@@ -138,6 +141,9 @@ def test_a_worked_example(pool: MemoryPool) -> None:
         "fallback_used_mb": 17.0,
         "committed_mb": stats.committed_mb,
         "cached_mb": 1.0,
+        "pending_mb": 0.0,
+        "fallback_pending_mb": 0.0,
+        "stream_lanes": 1,
         "fragmentation": stats.fragmentation,
     }
     assert len(keep) == 3
@@ -221,6 +227,7 @@ def test_warmup_counts_nowhere_but_in_committed(make_pool: MakePool) -> None:
         "free_mb",
         "largest_free_mb",
         "committed_mb",
+        "stream_lanes",
     }
 
 

@@ -13,7 +13,7 @@ namespace tierpool {
 /// another is held has the higher rank.
 class ForkHandler {
  public:
-  enum class Rank { directory, pool, device, log };
+  enum class Rank { directory, lanes, pool, device, log };
 
   using Action = std::function<void()>;
 

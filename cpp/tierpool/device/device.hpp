@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "tierpool/device/stream.hpp"
+
 namespace tierpool {
 
 /// A contiguous address range of one device; physical memory may or may not stand behind it.
@@ -64,6 +66,12 @@ class Device {
 
   /// Copies within the device; the ranges must not overlap. Throws DeviceError.
   virtual void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) = 0;
+
+  /// Why its last call that returned a failure did so, when that was no shortage of memory; empty otherwise.
+  [[nodiscard]] virtual std::string fault() const { return {}; }
+
+  /// Its streams, which live as long as the device; null for one whose memory only the processor uses.
+  [[nodiscard]] virtual DeviceStreams* streams() noexcept { return nullptr; }
 };
 
 }  // namespace tierpool

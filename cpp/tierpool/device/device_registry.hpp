@@ -9,10 +9,11 @@
 
 namespace tierpool {
 
-/// The names make_device() accepts on this machine.
+/// The kinds of devices make_device() knows, whether or not this machine has one.
 [[nodiscard]] std::vector<std::string> device_names();
 
-/// The device of that name; ConfigError names the nearest known one otherwise. Thread-safe.
+/// The device of that name, of which "cuda", "pinned" and "pinned-write-combined" may carry an index: "cuda:1".
+/// DeviceError says why there is no such device here; ConfigError names the nearest known name. Thread-safe.
 [[nodiscard]] std::shared_ptr<Device> make_device(std::string_view name);
 
 }  // namespace tierpool

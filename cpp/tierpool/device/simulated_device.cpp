@@ -147,6 +147,14 @@ void SimulatedDevice::copy(std::uint64_t destination, std::uint64_t source, std:
   }
 }
 
+void SimulatedDevice::use(std::uint64_t address, std::uint64_t bytes) noexcept {
+  if (address < kFirstAddress) {
+    return;  // memory of the host
+  }
+  const std::lock_guard lock(mutex_);
+  misuse_count_ += is_readable(address, bytes) ? 0 : 1;
+}
+
 void SimulatedDevice::fail(DeviceCall call, std::uint64_t after, std::uint64_t times) {
   const std::lock_guard lock(mutex_);
   failures_[index_of(call)] = {.after = after, .times = times};

@@ -11,6 +11,7 @@
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/base/fork_handler.hpp"
 #include "tierpool/device/device.hpp"
+#include "tierpool/device/simulated_streams.hpp"
 
 namespace tierpool {
 
@@ -44,6 +45,12 @@ class SimulatedDevice final : public Device {
   void free_direct(std::uint64_t address, std::uint64_t bytes, std::uint64_t alignment) noexcept override;
 
   void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override;
+  [[nodiscard]] DeviceStreams* streams() noexcept override { return &streams_; }
+
+  /// Its streams, to be advanced. A copy whose memory is not committed when its turn comes counts as misuse here.
+  [[nodiscard]] SimulatedStreams& simulated_streams() noexcept { return streams_; }
+  /// Counts a use of memory, by a stream's work for instance, as misuse unless all of it is committed or allocated.
+  void use(std::uint64_t address, std::uint64_t bytes) noexcept;
 
   /// The next `after` calls of this kind work, the `times` calls behind them fail and change nothing. Replaces an
   /// earlier order for this kind.
@@ -96,6 +103,10 @@ class SimulatedDevice final : public Device {
   std::map<std::uint64_t, DirectRange> direct_;
   std::array<FailureOrder, kCallKinds> failures_{};
   std::array<std::uint64_t, kCallKinds> call_counts_{};
+  SimulatedStreams streams_{[this](std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) {
+    use(destination, bytes);
+    use(source, bytes);
+  }};
   ForkHandler fork_handler_{ForkHandler::Rank::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
 };
 

@@ -11,6 +11,8 @@ inline constexpr std::uint32_t kNoHeap = std::numeric_limits<std::uint32_t>::max
 
 /// A block that no magazine takes: it goes back to its heap.
 inline constexpr std::uint16_t kNoMagazine = std::numeric_limits<std::uint16_t>::max();
+/// A block that other streams than its lane's use: its release waits for them.
+inline constexpr std::uint16_t kManyStreams = kNoMagazine - 1;
 
 /// Who holds an allocation: close() reports forgotten buffers as leaks, living arrays as arrays.
 enum class Holder : std::uint8_t { buffer, array };

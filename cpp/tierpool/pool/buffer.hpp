@@ -33,6 +33,19 @@ class Buffer {
     }
   }
 
+  /// As MemoryPool::release() behind the work of a stream.
+  void release(StreamHandle stream) noexcept {
+    if (allocation_) {
+      static_cast<void>(pool_->release(std::exchange(allocation_, Allocation{}), stream));
+    }
+  }
+  /// That a further stream uses the memory; see MemoryPool::record_stream().
+  void record_stream(StreamHandle stream) noexcept {
+    if (allocation_) {
+      static_cast<void>(pool_->record_stream(allocation_, stream));
+    }
+  }
+
   /// Whether there is memory here.
   explicit operator bool() const noexcept { return static_cast<bool>(allocation_); }
   [[nodiscard]] const Allocation& allocation() const noexcept { return allocation_; }

@@ -24,6 +24,8 @@ class ByteLimit {
     } while (!used_.compare_exchange_weak(current, current + bytes, std::memory_order_relaxed));
     return true;
   }
+  /// UINT64_MAX when there is no limit.
+  [[nodiscard]] std::uint64_t max_bytes() const noexcept { return max_bytes_.value_or(UINT64_MAX); }
   void give_back(std::uint64_t bytes) noexcept {
     if (max_bytes_) {
       used_.fetch_sub(bytes, std::memory_order_relaxed);

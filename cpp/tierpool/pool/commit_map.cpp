@@ -11,12 +11,13 @@ constexpr std::uint64_t kBitsPerWord = 64;
 
 }  // namespace
 
-CommitMap::CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes)
+CommitMap::CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes, ByteLimit* limit)
     : device_(device),
       base_address_(reservation.address),
       capacity_bytes_(capacity_bytes),
       granularity_bytes_(device.granularity_bytes()),
       granule_count_(align_up(capacity_bytes, granularity_bytes_) / granularity_bytes_),
+      limit_(limit),
       words_(std::make_unique<std::atomic<std::uint64_t>[]>(granule_count_ / kBitsPerWord + 1)) {}
 
 bool CommitMap::is_committed(std::uint64_t granule) const noexcept {
@@ -66,16 +67,33 @@ std::uint64_t CommitMap::commit(std::uint64_t offset_bytes, std::uint64_t bytes,
       continue;
     }
     const std::uint64_t count = run_end(granule, end, false) - granule;
-    const std::uint64_t address = base_address_ + granule * granularity_bytes_;
-    complete = device_.commit(address, count * granularity_bytes_);
-    if (complete) {
-      set(granule, count, true);
-    } else {
-      static_cast<void>(device_.decommit(address, count * granularity_bytes_));  // some granules may have made it
-    }
+    complete = commit_granules(granule, count);
     granule += count;
   }
   return committed_bytes() - before;
+}
+
+bool CommitMap::commit_granules(std::uint64_t first_granule, std::uint64_t count) noexcept {
+  const std::uint64_t address = base_address_ + first_granule * granularity_bytes_;
+  const std::uint64_t bytes = count * granularity_bytes_;
+  if (limit_ != nullptr && !limit_->take(bytes)) {
+    return false;
+  }
+  if (device_.commit(address, bytes)) {
+    set(first_granule, count, true);
+    return true;
+  }
+  static_cast<void>(device_.decommit(address, bytes));  // some granules may have made it
+  if (limit_ != nullptr) {
+    limit_->give_back(bytes);
+  }
+  return false;
+}
+
+void CommitMap::forget() noexcept {
+  if (limit_ != nullptr) {
+    limit_->give_back(committed_count_.load(std::memory_order_acquire) * granularity_bytes_);
+  }
 }
 
 std::uint64_t CommitMap::decommit_inside(std::uint64_t offset_bytes, std::uint64_t bytes, bool& refused) noexcept {
@@ -90,6 +108,9 @@ std::uint64_t CommitMap::decommit_inside(std::uint64_t offset_bytes, std::uint64
     const std::uint64_t count = run_end(granule, end, true) - granule;
     if (device_.decommit(base_address_ + granule * granularity_bytes_, count * granularity_bytes_)) {
       set(granule, count, false);
+      if (limit_ != nullptr) {
+        limit_->give_back(count * granularity_bytes_);
+      }
     } else {
       refused = true;
     }

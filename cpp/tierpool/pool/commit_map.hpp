@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "tierpool/device/device.hpp"
+#include "tierpool/pool/byte_limit.hpp"
 
 namespace tierpool {
 
@@ -15,17 +16,21 @@ namespace tierpool {
 /// exactly these device calls and is never taken on the hot path. The other calls may run beside them.
 class CommitMap {
  public:
-  /// The first `capacity_bytes` of the reservation are in use; both outlive this object.
-  CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes);
+  /// The first `capacity_bytes` of the reservation are in use; all outlive this object. `limit`, if any, counts whole
+  /// granules: what it does not allow is not committed.
+  CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes, ByteLimit* limit = nullptr);
 
   /// Whether the whole range is committed. No lock.
   [[nodiscard]] bool covers(std::uint64_t offset_bytes, std::uint64_t bytes) const noexcept;
   /// Commits what is missing of the range and returns how many bytes that was; `complete` is false when the device ran
-  /// out of memory on the way. What a failing device call may have left behind is given back.
+  /// out of memory on the way, or the limit was reached. What a failing device call may have left behind is given back.
   std::uint64_t commit(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept;
   /// Decommits the granules that lie wholly inside the range, which no one else may use meanwhile; a granule cut off by
   /// the end of the capacity counts as whole. Returns the bytes given back; `refused` tells that the device kept some.
   std::uint64_t decommit_inside(std::uint64_t offset_bytes, std::uint64_t bytes, bool& refused) noexcept;
+
+  /// To be called when the reservation has ended: nothing is committed any more.
+  void forget() noexcept;
 
   /// Bytes of the capacity with physical memory behind them.
   [[nodiscard]] std::uint64_t committed_bytes() const noexcept;
@@ -37,6 +42,8 @@ class CommitMap {
  private:
   [[nodiscard]] bool is_committed(std::uint64_t granule) const noexcept;
   void set(std::uint64_t first_granule, std::uint64_t count, bool committed) noexcept;
+  /// Within the limit and on the device, or not at all.
+  [[nodiscard]] bool commit_granules(std::uint64_t first_granule, std::uint64_t count) noexcept;
   /// The end of the run of granules from `granule` on, below `end`, whose state is `committed`.
   [[nodiscard]] std::uint64_t run_end(std::uint64_t granule, std::uint64_t end, bool committed) const noexcept;
 
@@ -45,6 +52,7 @@ class CommitMap {
   const std::uint64_t capacity_bytes_;
   const std::uint64_t granularity_bytes_;
   const std::uint64_t granule_count_;
+  ByteLimit* const limit_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
   std::atomic<std::uint64_t> committed_count_{0};
   std::mutex mutex_;

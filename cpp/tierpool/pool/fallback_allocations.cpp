@@ -43,34 +43,50 @@ void FallbackAllocations::count(const Allocation& allocation) noexcept {
   counters_.count_allocation(allocation);
 }
 
-ReleaseResult FallbackAllocations::remove(const Allocation& allocation, bool counted) noexcept {
-  Record record;
-  ReleaseResult result = ReleaseResult::released;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = records_.find(allocation.address);
-    if (found == records_.end() || found->second.generation != allocation.generation) {
-      return ReleaseResult::stale;
-    }
-    record = found->second;
-    records_.erase(found);
-    result = orphaned_ ? ReleaseResult::released_orphan : ReleaseResult::released;
-    live_count_.fetch_sub(1, std::memory_order_release);
-    live_bytes_ -= record.block_bytes;
-    if (counted) {
-      counters_.count_deallocation(allocation);
-    }
+ReleaseResult FallbackAllocations::remove(const Allocation& allocation, bool counted, Taken& taken) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = records_.find(allocation.address);
+  if (found == records_.end() || found->second.generation != allocation.generation) {
+    return ReleaseResult::stale;
   }
-  device_.free_direct(allocation.address, record.block_bytes, record.alignment_bytes);
-  return result;
+  taken = {allocation.address, found->second.block_bytes, found->second.alignment_bytes};
+  records_.erase(found);
+  live_count_.fetch_sub(1, std::memory_order_release);
+  live_bytes_ -= taken.block_bytes;
+  if (counted) {
+    counters_.count_deallocation(allocation);
+  }
+  return orphaned_ ? ReleaseResult::released_orphan : ReleaseResult::released;
 }
 
 void FallbackAllocations::undo(const Allocation& allocation) noexcept {
-  static_cast<void>(remove(allocation, false));
+  Taken taken;
+  if (remove(allocation, false, taken) != ReleaseResult::stale) {
+    free(taken);
+  }
   count_exhaustion();
 }
 
-ReleaseResult FallbackAllocations::release(const Allocation& allocation) noexcept { return remove(allocation, true); }
+ReleaseResult FallbackAllocations::release(const Allocation& allocation) noexcept {
+  Taken taken;
+  const ReleaseResult result = remove(allocation, true, taken);
+  if (result != ReleaseResult::stale) {
+    free(taken);
+  }
+  return result;
+}
+
+FallbackAllocations::Taken FallbackAllocations::defer(const Allocation& allocation) noexcept {
+  Taken taken;
+  static_cast<void>(remove(allocation, true, taken));
+  return taken;
+}
+
+bool FallbackAllocations::is_live(const Allocation& allocation) const noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = records_.find(allocation.address);
+  return found != records_.end() && found->second.generation == allocation.generation;
+}
 
 std::uint64_t FallbackAllocations::orphan() noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);

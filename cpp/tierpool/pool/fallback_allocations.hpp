@@ -32,8 +32,21 @@ class FallbackAllocations {
   /// Gives back an allocation taken uncounted; only its exhaustion remains.
   void undo(const Allocation& allocation) noexcept;
   [[nodiscard]] ReleaseResult release(const Allocation& allocation) noexcept;
+  /// What a device gave for one allocation.
+  struct Taken {
+    std::uint64_t address = 0;
+    std::uint64_t block_bytes = 0;
+    std::uint64_t alignment_bytes = 0;
+  };
+  /// Counts a release but keeps the memory until free(), for streams that may still use it. Address 0 for an allocation
+  /// that is not live; nothing changes then.
+  [[nodiscard]] Taken defer(const Allocation& allocation) noexcept;
+  void free(const Taken& taken) noexcept {
+    device_.free_direct(taken.address, taken.block_bytes, taken.alignment_bytes);
+  }
   /// Says how many allocations are live; from here on release() marks each as an orphan's.
   [[nodiscard]] std::uint64_t orphan() noexcept;
+  [[nodiscard]] bool is_live(const Allocation& allocation) const noexcept;
   /// The live array at that address; empty when there is none.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
 
@@ -57,8 +70,8 @@ class FallbackAllocations {
   [[nodiscard]] std::uint64_t exhaustion_events() const noexcept {
     return counters_.allocations + vain_exhaustions_.load(std::memory_order_relaxed);
   }
-  /// Forgets a live allocation and gives its memory back.
-  [[nodiscard]] ReleaseResult remove(const Allocation& allocation, bool counted) noexcept;
+  /// Forgets a live allocation.
+  [[nodiscard]] ReleaseResult remove(const Allocation& allocation, bool counted, Taken& taken) noexcept;
 
   Device& device_;
   const bool track_statistics_;

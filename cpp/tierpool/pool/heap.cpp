@@ -28,12 +28,13 @@ void UsedBytes::reset_peak() noexcept {
 }
 
 Heap::Heap(Device& device, UsedBytes& used, const Options& options)
-    : used_(used),
+    : device_(device),
+      used_(used),
       index_(options.index),
       capacity_bytes_(options.capacity_bytes),
       array_nodes_(options.capacity_bytes / kUnitBytes),
       reservation_(device, options.capacity_bytes),
-      commits_(device, reservation_.get(), options.capacity_bytes),
+      commits_(device, reservation_.get(), options.capacity_bytes, options.commit_limit),
       blocks_(options.capacity_bytes, options.placement),
       written_end_bytes_(device.commits_zeroed() ? 0 : options.capacity_bytes) {
   publish_view();
@@ -141,7 +142,7 @@ bool Heap::finish_commit(Allocation& request, bool complete, bool counted) noexc
     }
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
   }
   request.address = complete ? request.address : 0;
   return complete;
@@ -180,6 +181,14 @@ bool Heap::should_end_reservation() noexcept {
   return true;
 }
 
+void Heap::end_reservation() noexcept {
+  if (DeviceStreams* streams = device_.streams()) {
+    static_cast<void>(streams->synchronize_device());
+  }
+  reservation_.release();
+  commits_.forget();
+}
+
 void Heap::take_back(const Allocation& allocation) noexcept {
   forget_array(allocation);
   blocks_.free(allocation.node, allocation.generation);
@@ -194,7 +203,7 @@ void Heap::undo(const Allocation& allocation) noexcept {
     ends = should_end_reservation();
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
   }
 }
 
@@ -211,8 +220,18 @@ void Heap::give_back(std::span<const ParkedBlock> blocks) noexcept {
     ends = should_end_reservation();
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
   }
+}
+
+std::optional<ParkedBlock> Heap::defer(const Allocation& allocation) noexcept {
+  const std::lock_guard<SpinLock> lock(lock_);
+  if (!is_live(allocation) || !blocks_.find(allocation.node, offset_of(allocation.address))) {
+    return std::nullopt;
+  }
+  counters_.count_deallocation(allocation);
+  forget_array(allocation);
+  return park(allocation);
 }
 
 ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint64_t>& ends_late) noexcept {
@@ -233,7 +252,7 @@ ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint6
     }
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
     ends_late.fetch_sub(1, std::memory_order_release);
   }
   return result;
@@ -290,12 +309,15 @@ std::uint64_t Heap::warm_up(std::uint64_t offset_bytes, std::uint64_t bytes, boo
     ends = should_end_reservation();
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
   }
   return newly_committed;
 }
 
-std::uint64_t Heap::trim(bool& refused) {
+std::uint64_t Heap::trim(bool& refused, const TrimOptions& options) {
+  if (commits_.committed_bytes() == 0) {
+    return 0;
+  }
   const std::uint64_t granularity = commits_.granularity_bytes();
   const std::uint64_t cut_off = capacity_bytes_ % granularity;
   std::vector<Block> held;
@@ -308,10 +330,10 @@ std::uint64_t Heap::trim(bool& refused) {
     publish_view();
   }
   std::uint64_t given_back = 0;
-  {
+  if (!options.is_unused || options.is_unused()) {
     const std::lock_guard<CommitMap> committing(commits_);
-    for (const Block& block : held) {
-      given_back += commits_.decommit_inside(block.offset_bytes, block.size_bytes, refused);
+    for (auto block = held.rbegin(); block != held.rend() && given_back < options.enough_bytes; ++block) {
+      given_back += commits_.decommit_inside(block->offset_bytes, block->size_bytes, refused);
     }
   }
   bool ends = false;
@@ -324,7 +346,7 @@ std::uint64_t Heap::trim(bool& refused) {
     ends = should_end_reservation();
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
   }
   return given_back;
 }
@@ -338,23 +360,25 @@ void Heap::close() noexcept {
     ends = should_end_reservation();
   }
   if (ends) {
-    reservation_.release();
+    end_reservation();
   }
 }
 
-HeapStatistics Heap::statistics(const EventCounters& cached, const ParkedTotals& parked) const {
+HeapStatistics Heap::statistics(const EventCounters& cached, const ParkedTotals& parked,
+                                const ParkedTotals& pending) const {
   const std::lock_guard<SpinLock> lock(lock_);
   HeapStatistics statistics;
   statistics.index = index_;
   statistics.capacity_bytes = capacity_bytes_;
-  statistics.used_bytes = taken_bytes_ - parked.bytes;
+  statistics.used_bytes = taken_bytes_ - parked.bytes - pending.bytes;
   statistics.peak_used_bytes = peak_used_bytes_;
   statistics.free_bytes = blocks_.free_bytes();
   statistics.largest_free_bytes = blocks_.largest_free_bytes();
   statistics.committed_bytes = reservation_ended_ ? 0 : commits_.committed_bytes();
   statistics.cached_bytes = parked.bytes;
+  statistics.pending_bytes = pending.bytes;
   statistics.free_block_count = blocks_.free_block_count();
-  statistics.live_count = taken_count_ - parked.count;
+  statistics.live_count = taken_count_ - parked.count - pending.count;
   statistics.counters = counters_;
   statistics.counters.add(cached);
   return statistics;

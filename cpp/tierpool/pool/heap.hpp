@@ -2,7 +2,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -69,6 +72,7 @@ class Heap {
     std::uint32_t index = 0;
     std::uint64_t capacity_bytes = 0;
     Placement placement = Placement::good_fit;
+    ByteLimit* commit_limit = nullptr;  ///< on whole granules committed; outlives the heap
   };
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.
@@ -98,6 +102,9 @@ class Heap {
   void undo(const Allocation& allocation) noexcept;
   /// Gives back those of the blocks, which were parked, that are this heap's.
   void give_back(std::span<const ParkedBlock> blocks) noexcept;
+  /// Makes the handle of a live block stale and counts its release, but keeps the block taken, as a parked one, until
+  /// give_back(): memory that streams may still use. Empty for an allocation that is not live; nothing changes then.
+  [[nodiscard]] std::optional<ParkedBlock> defer(const Allocation& allocation) noexcept;
   /// `ends_late` is raised before the lock goes when the reservation has to end behind it, and lowered when it has.
   [[nodiscard]] ReleaseResult release(const Allocation& allocation, std::atomic<std::uint64_t>& ends_late) noexcept;
   /// As close(), and says how many allocations are live; from here on release() marks each as an orphan's.
@@ -111,6 +118,11 @@ class Heap {
   [[nodiscard]] ParkedBlock park(const Allocation& allocation) noexcept {
     return {allocation.address, allocation.heap_index, allocation.node,
             blocks_.renew(allocation.node, allocation.generation)};
+  }
+  /// Makes other copies of a live allocation's handle stale; returns the generation of the one that is left. Lock-free
+  /// for whoever holds it.
+  [[nodiscard]] std::uint32_t renew(const Allocation& allocation) noexcept {
+    return blocks_.renew(allocation.node, allocation.generation);
   }
   /// Lets find_array() find an array, or no longer; other holders are none of its business. Lock-free for the holder.
   void note_array(const Allocation& allocation) noexcept {
@@ -134,15 +146,23 @@ class Heap {
   /// Commits a range of the heap; live blocks in it are untouched. Returns the bytes newly committed; `complete` tells
   /// whether the whole range is.
   std::uint64_t warm_up(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept;
-  /// Decommits the granules no block lives in. Returns the bytes given back.
-  std::uint64_t trim(bool& refused);
+  struct TrimOptions {
+    std::uint64_t enough_bytes = std::numeric_limits<std::uint64_t>::max();  ///< stop when so much was given back
+    /// Asked with no lock held, when free blocks can be handed out no more: whether the device is done with them.
+    std::function<bool()> is_unused;
+  };
+  /// Decommits granules no block lives in, from the high end down. Returns the bytes given back.
+  std::uint64_t trim(bool& refused, const TrimOptions& options);
+  std::uint64_t trim(bool& refused) { return trim(refused, TrimOptions{}); }
   /// No more blocks; the reservation goes with the last live one, at once when there is none.
   void close() noexcept;
 
   [[nodiscard]] HeapView view() const noexcept;
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
-  /// With what the thread caches know of this heap: their event counters and what is parked in them.
-  [[nodiscard]] HeapStatistics statistics(const EventCounters& cached, const ParkedTotals& parked) const;
+  /// With what the thread caches know of this heap: their event counters and what is parked in them; and what is
+  /// deferred.
+  [[nodiscard]] HeapStatistics statistics(const EventCounters& cached, const ParkedTotals& parked,
+                                          const ParkedTotals& pending = {}) const;
   void reset_statistics() noexcept;
 
   /// Held over fork, in this order: first every heap's lock_commits(), then every lock().
@@ -169,8 +189,11 @@ class Heap {
   void take_back(const Allocation& allocation) noexcept;
   /// Whether nothing needs the reservation any more, once. The caller releases it without the lock.
   [[nodiscard]] bool should_end_reservation() noexcept;
+  /// Waits for whatever streams still do there.
+  void end_reservation() noexcept;
   void publish_view() noexcept;
 
+  Device& device_;
   UsedBytes& used_;
   const std::uint32_t index_;
   const std::uint64_t capacity_bytes_;

@@ -1,6 +1,7 @@
 #include "tierpool/pool/memory_pool.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <thread>
 
@@ -50,7 +51,15 @@ class Trimming {
                             "': " + reason.what() + "; reduce num_heaps, heap_size_mb or warmup_sizes");
 }
 
-std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, UsedBytes& used) {
+/// What heaps of a lane may commit together with those of the others; one lane alone cannot exceed it.
+std::optional<std::uint64_t> commit_limit_bytes(const PoolConfig& config, Device& device) {
+  if (device.streams() == nullptr || device.host_accessible()) {
+    return std::nullopt;
+  }
+  return align_up(config.heap_size_bytes, device.granularity_bytes()) * config.num_heaps;
+}
+
+std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, StreamLanes& lanes) {
   std::vector<std::unique_ptr<Heap>> heaps;
   if (!config.enabled) {
     return heaps;
@@ -59,8 +68,8 @@ std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& 
   try {
     heaps.reserve(config.num_heaps);
     for (std::uint32_t index = 0; index < config.num_heaps; ++index) {
-      const Heap::Options options{index, capacity_bytes, config.placement};
-      heaps.push_back(std::make_unique<Heap>(device, used, options));
+      const Heap::Options options{index, capacity_bytes, config.placement, &lanes.commit_limit};
+      heaps.push_back(std::make_unique<Heap>(device, lanes.used, options));
     }
   } catch (const std::exception& error) {
     throw_not_built(config, device, error);
@@ -70,21 +79,29 @@ std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& 
 
 }  // namespace
 
-MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
+MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device, std::shared_ptr<StreamLanes> lanes,
+                       const StreamKey& stream)
     : config_(validated(config, *device)),
       device_(std::move(device)),
       heap_size_bytes_(align_up(config.heap_size_bytes, kUnitBytes)),
-      heaps_(make_heaps(config_, *device_, used_)),
+      has_streams_(device_->streams() != nullptr),
+      is_stream_ordered_(has_streams_ && !device_->host_accessible()),
+      lanes_(lanes ? std::move(lanes)
+                   : std::make_shared<StreamLanes>(*this, *device_, config_.max_bytes,
+                                                   commit_limit_bytes(config_, *device_))),
+      stream_(stream),
+      heaps_(make_heaps(config_, *device_, *lanes_)),
       heap_count_(static_cast<std::uint32_t>(heaps_.size())),
       layout_(std::min(config_.exact_above_bytes, heap_size_bytes_)),
       caches_(layout_, magazine_limits(config_), heaps_.size(),
               [this](std::span<const ParkedBlock> blocks) { give_back(blocks); }),
       fast_id_(is_plain(config_) ? caches_.id() : kNoThreadCache),
       fallbacks_(*device_, config.track_statistics),
-      limit_(config_.max_bytes),
+      limit_(lanes_->limit),
       origins_(config_.track_origins),
       log_(config_.log_exhaustion && config_.enabled),
       baselines_(heaps_.size()),
+      pending_(heaps_.size()),
       fork_handler_(
           ForkHandler::Rank::pool, [this] { before_fork(); }, [this] { after_fork_in_parent(); },
           [this] { after_fork_in_child(); }) {
@@ -101,12 +118,22 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device)
 MemoryPool::~MemoryPool() = default;
 
 std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::shared_ptr<Device> device) {
-  return {new MemoryPool(config, std::move(device)), [](MemoryPool* pool) { pool->abandon(); }};
+  const bool is_host_ordered = device->streams() == nullptr || device->host_accessible();
+  const StreamKey stream = is_host_ordered ? kHostOrder : StreamKey{};
+  return own(new MemoryPool(config, std::move(device), nullptr, stream));
+}
+
+std::shared_ptr<MemoryPool> MemoryPool::own(MemoryPool* pool) {
+  return {pool, [](MemoryPool* owned) { owned->abandon(); }};
 }
 
 void MemoryPool::abandon() noexcept {
   closed_.store(true, std::memory_order_release);
+  if (is_home()) {
+    lanes_->end();
+  }
   caches_.disable();  // from here on every release finds its way to a heap
+  static_cast<void>(complete_pending(Completion::awaited));
   std::uint64_t live = fallbacks_.orphan();
   for (const auto& heap : heaps_) {
     live += heap->orphan();
@@ -138,11 +165,13 @@ void MemoryPool::before_fork() {
     heap->lock();
   }
   fallbacks_.lock();
+  recorded_.lock();
   origins_.lock();
 }
 
 void MemoryPool::unlock_after_fork() {
   origins_.unlock();
+  recorded_.unlock();
   fallbacks_.unlock();
   for (const auto& heap : heaps_) {
     heap->unlock();
@@ -177,7 +206,7 @@ void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) c
                           " bytes: the pool is closed; create a new MemoryPool");
   }
   const bool over_limit = outcome == AllocationOutcome::over_limit;
-  throw out_of_memory_error(bytes, over_limit, statistics(), config_, device_->name());
+  throw out_of_memory_error(bytes, over_limit, lanes_->home().statistics(), config_, device_->name());
 }
 
 Allocation MemoryPool::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {
@@ -248,16 +277,30 @@ WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, con
 std::uint64_t MemoryPool::trim() {
   bool refused = false;
   std::uint64_t given_back = 0;
-  caches_.flush();
-  {
-    const std::lock_guard<std::mutex> lock(trim_mutex_);
-    const Trimming trimming(trim_epoch_);
-    for (const auto& heap : heaps_) {
-      given_back += heap->trim(refused);
-    }
+  poll_pending();
+  for (MemoryPool* lane : lanes_->all(false)) {
+    given_back += lane->trim_lane(std::numeric_limits<std::uint64_t>::max(), true, refused);
   }
   if (refused) {
     PoolLog::trim_refused(device_->name());
+  }
+  return given_back;
+}
+
+std::uint64_t MemoryPool::trim_lane(std::uint64_t enough_bytes, bool may_wait, bool& refused) {
+  Heap::TrimOptions options;
+  if (is_stream_ordered_) {
+    options.is_unused = [this, may_wait] { return has_finished_stream(may_wait); };
+  }
+  std::uint64_t given_back = 0;
+  caches_.flush();
+  const std::lock_guard<std::mutex> lock(trim_mutex_);
+  const Trimming trimming(trim_epoch_);
+  for (const auto& heap : heaps_) {
+    if (given_back < enough_bytes) {
+      options.enough_bytes = enough_bytes - given_back;
+      given_back += heap->trim(refused, options);
+    }
   }
   return given_back;
 }
@@ -266,11 +309,19 @@ void MemoryPool::close() {
   if (closed_.exchange(true, std::memory_order_acq_rel)) {
     return;
   }
+  for (MemoryPool* lane : lanes_->all(true)) {
+    lane->close_lane();
+  }
+  PoolLog::close(leak_report());
+}
+
+void MemoryPool::close_lane() noexcept {
+  closed_.store(true, std::memory_order_release);
   caches_.disable();
+  static_cast<void>(complete_pending(Completion::awaited));
   for (const auto& heap : heaps_) {
     heap->close();
   }
-  PoolLog::close(leak_report());
 }
 
 LeakReport MemoryPool::leak_report() const {
@@ -283,50 +334,6 @@ LeakReport MemoryPool::leak_report() const {
           .live_array_bytes = now.array_bytes,
           .origins_known = origins_.enabled(),
           .origins = origins_.texts()};
-}
-
-std::vector<HeapStatistics> MemoryPool::heaps(ThreadCaches::Standstill& standstill) const {
-  const std::vector<EventCounters> counters = standstill.counters();
-  const std::vector<ParkedTotals> parked = standstill.parked();
-  std::vector<HeapStatistics> all;
-  all.reserve(heaps_.size());
-  for (std::size_t index = 0; index < heaps_.size(); ++index) {
-    all.push_back(heaps_[index]->statistics(counters[index], parked[index]));
-    EventCounters& events = all.back().counters;
-    events = events.since(baselines_[index], config_.track_statistics);
-  }
-  return all;
-}
-
-std::vector<HeapStatistics> MemoryPool::heaps() const {
-  ThreadCaches::Standstill standstill(caches_);
-  return heaps(standstill);
-}
-
-PoolStatistics MemoryPool::statistics() const {
-  PoolStatistics total;
-  ThreadCaches::Standstill standstill(caches_);
-  total.add(fallbacks_.statistics());
-  for (const HeapStatistics& heap : heaps(standstill)) {
-    total.add(heap);
-  }
-  // Not the sum over the heaps, which were not all looked at in the same moment: the peak must never fall below it.
-  total.used_bytes = used_.used() - total.cached_bytes;
-  total.peak_used_bytes = std::max(used_.peak(), total.used_bytes);
-  return total;
-}
-
-void MemoryPool::reset_statistics() {
-  ThreadCaches::Standstill standstill(caches_);
-  const std::vector<EventCounters> counters = standstill.counters();
-  const std::vector<ParkedTotals> parked = standstill.parked();
-  for (std::size_t index = 0; index < heaps_.size(); ++index) {
-    baselines_[index] = heaps_[index]->statistics(counters[index], parked[index]).counters;
-    heaps_[index]->reset_statistics();
-  }
-  standstill.forget_largest_requests();
-  fallbacks_.reset_statistics();
-  used_.reset_peak();
 }
 
 }  // namespace tierpool

@@ -22,6 +22,8 @@
 #include "tierpool/pool/pool_config.hpp"
 #include "tierpool/pool/pool_log.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
+#include "tierpool/pool/recorded_streams.hpp"
+#include "tierpool/pool/stream_lanes.hpp"
 #include "tierpool/pool/thread_caches.hpp"
 
 namespace tierpool {
@@ -33,6 +35,7 @@ struct AllocationRequest {
   Holder holder = Holder::buffer;
   bool heaps_only = false;  ///< no fallback, whatever the configuration says
   bool may_block = true;    ///< whether to wait for the device when memory has to be committed or taken from it
+  bool may_log = true;      ///< whether to say when no heap could serve
 };
 
 enum class AllocationOutcome {
@@ -41,6 +44,8 @@ enum class AllocationOutcome {
   over_limit,   ///< max_bytes would be exceeded
   would_block,  ///< only with may_block off; nothing has changed, not even a counter
   closed,
+  capturing,   ///< only of lane(): its stream is being captured into a graph
+  no_streams,  ///< only of lane(): the device has none, or not this one
 };
 
 struct WarmupReport {
@@ -68,6 +73,32 @@ class MemoryPool {
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
 
+  /// The pool that serves a stream: this one for the default stream, another, made on first use, for a further one. It
+  /// lives as long as this one, and as what it has handed out. nullptr, and why, when there is none: kept apart from
+  /// the heaps of other streams, memory can be served to a stream in its order.
+  ///
+  /// Where the processor reaches the memory, one lane serves all streams: what it hands out no stream uses any more.
+  [[nodiscard]] MemoryPool* lane(StreamHandle stream, AllocationOutcome& refusal) noexcept;
+  /// As above; throws DeviceError, or what belongs to the outcome.
+  [[nodiscard]] MemoryPool& lane(StreamHandle stream);
+  /// Throws the exception that belongs to a refusal.
+  [[noreturn]] void throw_no_lane(AllocationOutcome refusal, StreamHandle stream) const;
+  /// Throws DeviceError unless the device has that stream.
+  void require_stream(StreamHandle stream) const;
+  /// Whether an allocation of `other` is one of this pool's, of whatever lane.
+  [[nodiscard]] bool owns_lane(const MemoryPool& other) const noexcept { return other.lanes_ == lanes_; }
+  /// The stream whose order this lane follows.
+  [[nodiscard]] const StreamKey& stream() const noexcept { return stream_; }
+  /// As release(), when the last use was enqueued on `stream`, or is ordered before its present end: at once if that is
+  /// the lane's, else when an event recorded there now is complete. Waits for nothing, but for the device after close()
+  /// and for a stream that cannot record.
+  [[nodiscard]] bool release(const Allocation& allocation, StreamHandle stream) noexcept;
+  /// That `stream` uses an allocation of this lane, too: what it has enqueued by the release has to be complete before
+  /// the memory is used again. Renews the handle, of which other copies become stale. False when it is not live.
+  [[nodiscard]] bool record_stream(Allocation& allocation, StreamHandle stream) noexcept;
+  /// Takes back what streams have finished with. Waits for nothing. False when that was nothing.
+  bool poll_pending() noexcept;
+
   /// Serves a request or says why not. Throws nothing: the entry for callers that must not see exceptions.
   /// The alignment must have passed check_alignment().
   [[nodiscard]] AllocationOutcome serve(const AllocationRequest& request, Allocation& allocation) noexcept;
@@ -92,8 +123,11 @@ class MemoryPool {
   /// As release() for each; returns how many were live.
   std::size_t release_batch(std::span<const Allocation> batch) noexcept;
 
-  /// The live array at that address; empty when this pool has none there.
+  /// The live array at that address; empty when this pool, or this lane of it, has none there.
   [[nodiscard]] Allocation find_array(std::uint64_t address) noexcept;
+  /// The lane that an address, or a fallback array there, is of; the home lane for any other.
+  [[nodiscard]] MemoryPool& lane_of(std::uint64_t address) noexcept;
+  [[nodiscard]] bool contains(std::uint64_t address) const noexcept;
 
   /// A heap with no live block, as one allocation of its size. None left: as allocate() when no heap can serve.
   [[nodiscard]] Allocation acquire_heap() { return allocate(heap_size_bytes()); }
@@ -131,9 +165,12 @@ class MemoryPool {
     std::uint64_t exact_bytes = 0;  ///< no less will do
     std::uint64_t block_bytes = 0;  ///< what a magazine would take back
     bool counted = true;            ///< whether the statistics learn of it now
+    bool may_grow = true;           ///< whether a heap may commit memory for it
   };
 
-  MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device);
+  MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device, std::shared_ptr<StreamLanes> lanes,
+             const StreamKey& stream);
+  [[nodiscard]] static std::shared_ptr<MemoryPool> own(MemoryPool* pool);
   void abandon() noexcept;
   void remove_reference(std::uint64_t references) noexcept;
   void wait_for_late_ends() const noexcept;
@@ -182,7 +219,39 @@ class MemoryPool {
   void count(const Allocation& allocation) noexcept;
   void undo(const Allocation& allocation) noexcept;
 
-  [[nodiscard]] std::vector<HeapStatistics> heaps(ThreadCaches::Standstill& standstill) const;
+  // Streams: memory_pool_streams.cpp.
+  [[nodiscard]] bool is_home() const noexcept { return &lanes_->home() == this; }
+  [[nodiscard]] AllocationOutcome key_of(StreamHandle stream, StreamKey& key) const noexcept;
+  [[nodiscard]] MemoryPool* add_lane(const StreamKey& stream, AllocationOutcome& refusal) noexcept;
+  [[nodiscard]] bool is_live(const Allocation& allocation) const noexcept;
+  [[nodiscard]] bool release_behind(const Allocation& allocation, std::span<const StreamKey> streams) noexcept;
+  [[nodiscard]] bool end_release(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool needs_streams(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool release_in_order(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool defer(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept;
+  [[nodiscard]] bool is_complete(PendingRelease& pending) noexcept;
+  [[nodiscard]] std::unique_ptr<PendingRelease> make_pending(const Allocation& allocation,
+                                                             std::span<const StreamKey> streams) noexcept;
+  [[nodiscard]] bool take_deferred(const Allocation& allocation, PendingRelease& pending) noexcept;
+  void take_back(const PendingRelease& release) noexcept;
+  void recycle_events(PendingRelease& pending) noexcept;
+  void free_fallbacks(PendingRelease* releases) noexcept;
+  enum class Completion { ordered, awaited };
+  [[nodiscard]] bool complete_pending(Completion completion) noexcept;
+  [[nodiscard]] bool complete(PendingRelease::Use& use, Completion completion) noexcept;
+  [[nodiscard]] AllocationOutcome serve_without_growth(const AllocationRequest& request, const Plan& plan,
+                                                       Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome serve_under_pressure(const AllocationRequest& request, const Plan& plan,
+                                                       Allocation& allocation) noexcept;
+  [[nodiscard]] bool has_addresses_for(std::uint64_t bytes) const noexcept;
+  [[nodiscard]] bool reclaim(std::uint64_t bytes, bool may_wait) noexcept;
+  [[nodiscard]] std::uint64_t trim_lane(std::uint64_t enough_bytes, bool may_wait, bool& refused);
+  [[nodiscard]] bool has_finished_stream(bool may_wait) noexcept;
+  void close_lane() noexcept;
+
+  class Picture;
+  void add_heaps(ThreadCaches::Standstill& standstill, std::vector<HeapStatistics>& all) const;
+  void reset_statistics(ThreadCaches::Standstill& standstill);
   [[nodiscard]] LeakReport leak_report() const;
   [[nodiscard]] std::uint64_t warm_bytes_per_heap(std::span<const std::uint64_t> sizes_bytes, bool are_default) const;
   void before_fork();
@@ -193,7 +262,10 @@ class MemoryPool {
   const PoolConfig config_;
   const std::shared_ptr<Device> device_;
   const std::uint64_t heap_size_bytes_;
-  mutable UsedBytes used_;
+  const bool has_streams_;        // whether memory may come back with streams that still use it
+  const bool is_stream_ordered_;  // whether what is handed out may still be used by earlier work of the lane's stream
+  const std::shared_ptr<StreamLanes> lanes_;
+  const StreamKey stream_;
   const std::vector<std::unique_ptr<Heap>> heaps_;
   const std::uint32_t heap_count_;
   const MagazineLayout layout_;
@@ -201,7 +273,8 @@ class MemoryPool {
   // The caches' id, or one that no cache has where an allocation or a release has more to do than magazines know.
   const std::uint64_t fast_id_;
   mutable FallbackAllocations fallbacks_;
-  ByteLimit limit_;
+  ByteLimit& limit_;
+  RecordedStreams recorded_;
   Origins origins_;
   PoolLog log_;
 
@@ -213,7 +286,9 @@ class MemoryPool {
   std::mutex trim_mutex_;
   std::atomic<std::uint64_t> trim_epoch_{0};  // odd while a trim runs
 
-  std::vector<EventCounters> baselines_;  // by heap, at the last reset; guarded by a standstill
+  std::vector<EventCounters> baselines_;      // by heap, at the last reset; guarded by a standstill
+  std::vector<ParkedTotals> pending_;         // by heap; guarded by the lock of the pending releases
+  std::uint64_t pending_fallback_bytes_ = 0;  // likewise
 
   // Lifetime without the pointers: after abandon(), one reference for each live allocation.
   static constexpr std::uint64_t kOwned = std::uint64_t{1} << 62;

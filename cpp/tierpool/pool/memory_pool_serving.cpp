@@ -83,7 +83,7 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
   allocation.requested_bytes = request.bytes;
   allocation.holder = request.holder;
   Plan plan{.counted = counted};
-  if (!this->plan(request, plan)) {
+  if (!this->plan(request, plan) && !(poll_pending() && this->plan(request, plan))) {
     fallbacks_.count_exhaustion();
     return AllocationOutcome::over_limit;
   }
@@ -98,7 +98,10 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
 
 AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, const Plan& plan,
                                             Allocation& allocation) noexcept {
-  AllocationOutcome outcome = serve_from_heaps(request, plan, allocation);
+  AllocationOutcome outcome = AllocationOutcome::out_of_memory;
+  if (plan.exact_bytes <= heap_size_bytes_) {
+    outcome = serve_from_heaps(request, plan, allocation);
+  }
   if (outcome == AllocationOutcome::served) {
     limit_.give_back(plan.block_bytes - allocation.block_bytes);  // an exact block where a class was planned
     return outcome;
@@ -119,7 +122,7 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
     limit_.give_back(plan.block_bytes);
     fallbacks_.count_exhaustion();
   }
-  if (!request.heaps_only && log_.exhaustion_is_due()) {
+  if (!request.heaps_only && request.may_log && log_.exhaustion_is_due()) {
     log_.exhaustion(request.bytes, falls_back, fallbacks_.statistics().counters.allocations);
   }
   return outcome;
@@ -127,17 +130,23 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
 
 AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, const Plan& plan,
                                                Allocation& allocation) noexcept {
-  if (plan.exact_bytes > heap_size_bytes_) {
-    return AllocationOutcome::out_of_memory;
+  if (is_stream_ordered_) {
+    poll_pending();
+    // What is at hand goes before more of the device's memory.
+    const AllocationOutcome outcome = serve_without_growth(request, plan, allocation);
+    if (outcome == AllocationOutcome::served) {
+      return outcome;
+    }
   }
   const bool were_parked = caches_.may_hold_blocks();
-  const AllocationOutcome outcome = try_sizes(request, plan, allocation);
-  if (outcome != AllocationOutcome::out_of_memory || (!were_parked && !caches_.may_hold_blocks())) {
-    return outcome;
+  AllocationOutcome outcome = try_sizes(request, plan, allocation);
+  if (outcome == AllocationOutcome::out_of_memory && (were_parked || caches_.may_hold_blocks())) {
+    // What threads have parked may be the very memory that is missing, also if someone else has brought it back by now.
+    caches_.flush();
+    outcome = try_sizes(request, plan, allocation);
   }
-  // What threads have parked may be the very memory that is missing, also if someone else has brought it back by now.
-  caches_.flush();
-  return try_sizes(request, plan, allocation);
+  return outcome == AllocationOutcome::out_of_memory && has_streams_ ? serve_under_pressure(request, plan, allocation)
+                                                                     : outcome;
 }
 
 AllocationOutcome MemoryPool::try_sizes(const AllocationRequest& request, const Plan& plan,
@@ -146,7 +155,7 @@ AllocationOutcome MemoryPool::try_sizes(const AllocationRequest& request, const 
   if (outcome != AllocationOutcome::out_of_memory || plan.block_bytes == plan.exact_bytes) {
     return outcome;
   }
-  return try_heaps_beside_trim(request, {plan.exact_bytes, plan.exact_bytes, plan.counted}, allocation);
+  return try_heaps_beside_trim(request, {plan.exact_bytes, plan.exact_bytes, plan.counted, plan.may_grow}, allocation);
 }
 
 AllocationOutcome MemoryPool::try_heaps_beside_trim(const AllocationRequest& request, const Plan& plan,
@@ -192,7 +201,7 @@ AllocationOutcome MemoryPool::try_ordered(std::span<const std::uint32_t> order, 
   const bool has_cache = uses_magazines(request) && ThreadCaches::is_current(caches_.id());
   const Heap::TakeOptions options{.block_bytes = plan.block_bytes,
                                   .alignment_bytes = request.alignment_bytes,
-                                  .may_commit = request.may_block,
+                                  .may_commit = request.may_block && plan.may_grow,
                                   .counted = plan.counted,
                                   .lane = has_cache ? ThreadCaches::current_cache().lane() : 0};
   const std::uint32_t turn = turn_.load(std::memory_order_relaxed);
@@ -266,8 +275,15 @@ bool MemoryPool::release_slowly(const Allocation& allocation) noexcept {
   if (!allocation.is_fallback() && allocation.heap_index >= heaps_.size()) {
     return false;
   }
+  if (has_streams_ && needs_streams(allocation)) {
+    return release_in_order(allocation);
+  }
   // Before the memory goes: its address may be someone else's right after.
   origins_.forget(allocation);
+  return end_release(allocation);
+}
+
+bool MemoryPool::end_release(const Allocation& allocation) noexcept {
   const bool ends_late = allocation.is_fallback() || config_.max_bytes;
   if (ends_late) {
     late_ends_.fetch_add(1, std::memory_order_relaxed);
@@ -305,7 +321,8 @@ Allocation MemoryPool::find_array(std::uint64_t address) noexcept {
   for (const auto& heap : heaps_) {
     if (heap->contains(address)) {
       Allocation found = heap->find_array(address);
-      found.magazine = static_cast<std::uint16_t>(layout_.index_for(found.block_bytes));
+      found.magazine =
+          recorded_.contains(address) ? kManyStreams : static_cast<std::uint16_t>(layout_.index_for(found.block_bytes));
       return found;
     }
   }

@@ -91,6 +91,7 @@ void PoolStatistics::add(const HeapStatistics& heap) noexcept {
   active_heaps += heap.live_count != 0 ? 1 : 0;
   capacity_bytes += heap.capacity_bytes;
   cached_bytes += heap.cached_bytes;
+  pending_bytes += heap.pending_bytes;
   committed_bytes += heap.committed_bytes;
   free_bytes += heap.free_bytes;
   contiguous_free_bytes += heap.largest_free_bytes;

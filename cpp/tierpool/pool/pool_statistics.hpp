@@ -51,7 +51,7 @@ struct EventCounters {
   [[nodiscard]] EventCounters since(const EventCounters& baseline, bool track_events) const noexcept;
 };
 
-/// What waits in magazines.
+/// What waits in magazines, or for streams.
 struct ParkedTotals {
   std::uint64_t count = 0;
   std::uint64_t bytes = 0;
@@ -60,13 +60,15 @@ struct ParkedTotals {
 /// One heap at one moment.
 struct HeapStatistics {
   std::uint32_t index = 0;
+  std::uint64_t stream = 0;  ///< handle of the stream whose lane the heap is in; 0 for the home lane
   std::uint64_t capacity_bytes = 0;
   std::uint64_t used_bytes = 0;
   std::uint64_t peak_used_bytes = 0;
   std::uint64_t free_bytes = 0;
   std::uint64_t largest_free_bytes = 0;
   std::uint64_t committed_bytes = 0;
-  std::uint64_t cached_bytes = 0;  ///< parked in magazines
+  std::uint64_t cached_bytes = 0;   ///< parked in magazines
+  std::uint64_t pending_bytes = 0;  ///< released, but streams may still use it
   std::uint64_t free_block_count = 0;
   std::uint64_t live_count = 0;
   EventCounters counters;  ///< events since reset
@@ -106,6 +108,9 @@ struct PoolStatistics {
   std::uint64_t fallback_used_bytes = 0;
   std::uint64_t committed_bytes = 0;
   std::uint64_t cached_bytes = 0;
+  std::uint64_t pending_bytes = 0;           ///< of heaps: released, but streams may still use it
+  std::uint64_t fallback_pending_bytes = 0;  ///< the same outside heaps
+  std::uint64_t stream_lanes = 1;            ///< the home lane and one for each further stream
   std::uint64_t free_bytes = 0;
   std::uint64_t largest_free_bytes = 0;
   std::uint64_t contiguous_free_bytes = 0;  ///< sum over the heaps of the largest free block

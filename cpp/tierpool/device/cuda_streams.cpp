@@ -1,0 +1,123 @@
+#include "tierpool/device/cuda_streams.hpp"
+
+#include <string>
+
+#include "tierpool/base/address.hpp"
+#include "tierpool/base/errors.hpp"
+#include "tierpool/base/memory_size.hpp"
+#include "tierpool/base/thread_number.hpp"
+
+namespace tierpool {
+namespace {
+
+// Ids of streams that the driver does not number for us: each in a range of its own, far above the driver's.
+constexpr std::uint64_t kDefaultStreamId = std::uint64_t{1} << 63;
+constexpr std::uint64_t kPerThreadIds = std::uint64_t{1} << 62;
+
+CuStream stream_of(StreamHandle stream) noexcept { return pointer_at(stream); }
+CuEvent event_of(EventHandle event) noexcept { return pointer_at(event); }
+
+}  // namespace
+
+void CudaStreams::require_stream(StreamHandle stream) {
+  const CudaContext::Scope scope(context_);
+  const std::string what = "Cannot use stream " + std::to_string(stream);
+  if (!scope) {
+    context_.raise(what, "the context", scope.result());
+  }
+  if (stream <= kPerThreadStream) {
+    return;
+  }
+  CuContext owner = nullptr;
+  if (const CuResult result = call().stream_get_ctx(stream_of(stream), &owner); result != kCuSuccess) {
+    context_.raise(what, "cuStreamGetCtx", result);
+  }
+  if (owner != context_.get()) {
+    throw DeviceError(what + " on cuda:" + std::to_string(context_.index()) +
+                      ": it belongs to another device or context; pass a stream of this device");
+  }
+}
+
+std::uint64_t CudaStreams::stream_id(StreamHandle stream) noexcept {
+  if (stream <= kLegacyStream) {
+    return kDefaultStreamId;
+  }
+  if (stream == kPerThreadStream) {
+    return kPerThreadIds + thread_number();
+  }
+  unsigned long long id = 0;
+  const CudaContext::Scope scope(context_);
+  const bool told =
+      scope && call().stream_get_id != nullptr && call().stream_get_id(stream_of(stream), &id) == kCuSuccess;
+  return told ? id + 1 : 0;
+}
+
+bool CudaStreams::is_capturing(StreamHandle stream) noexcept {
+  const CudaContext::Scope scope(context_);
+  int status = kCuNotCapturing;
+  const CuResult result = scope ? call().stream_is_capturing(stream_of(stream), &status) : scope.result();
+  return result == kCuStreamCaptureImplicit || (result == kCuSuccess && status != kCuNotCapturing);
+}
+
+EventHandle CudaStreams::create_event() noexcept {
+  const CudaContext::Scope scope(context_);
+  CuEvent event = nullptr;
+  // Without timing an event costs less to record and to wait for.
+  const bool created = scope && call().event_create(&event, kCuEventWithoutTiming) == kCuSuccess;
+  return created ? address_of(event) : kNoEvent;
+}
+
+void CudaStreams::destroy_event(EventHandle event) noexcept {
+  const CudaContext::Scope scope(context_);
+  if (scope) {
+    static_cast<void>(call().event_destroy(event_of(event)));  // fails only when its context went, and it with it
+  }
+}
+
+bool CudaStreams::record_event(EventHandle event, StreamHandle stream) noexcept {
+  const CudaContext::Scope scope(context_);
+  return scope && call().event_record(event_of(event), stream_of(stream)) == kCuSuccess;
+}
+
+EventState CudaStreams::query_event(EventHandle event) noexcept {
+  const CudaContext::Scope scope(context_);
+  const CuResult result = scope ? call().event_query(event_of(event)) : scope.result();
+  if (result == kCuNotReady) {
+    return EventState::pending;
+  }
+  return result == kCuSuccess ? EventState::complete : EventState::failed;
+}
+
+bool CudaStreams::wait_event(StreamHandle stream, EventHandle event) noexcept {
+  const CudaContext::Scope scope(context_);
+  return scope && call().stream_wait_event(stream_of(stream), event_of(event), 0) == kCuSuccess;
+}
+
+bool CudaStreams::synchronize_event(EventHandle event) noexcept {
+  const CudaContext::Scope scope(context_);
+  return scope && call().event_synchronize(event_of(event)) == kCuSuccess;
+}
+
+bool CudaStreams::synchronize_stream(StreamHandle stream) noexcept {
+  const CudaContext::Scope scope(context_);
+  return scope && call().stream_synchronize(stream_of(stream)) == kCuSuccess;
+}
+
+bool CudaStreams::synchronize_device() noexcept {
+  const CudaContext::Scope scope(context_);
+  return scope && call().ctx_synchronize() == kCuSuccess;
+}
+
+void CudaStreams::copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
+                             StreamHandle stream) {
+  if (bytes == 0) {
+    return;
+  }
+  const CudaContext::Scope scope(context_);
+  const CuResult result = scope ? call().mem_copy_async(destination, source, bytes, stream_of(stream)) : scope.result();
+  if (result != kCuSuccess) {
+    context_.raise("Cannot copy " + format_memory_size(bytes), "cuMemcpyAsync", result);
+  }
+}
+
+}  // namespace tierpool

@@ -1,0 +1,89 @@
+#include "tierpool/pool/memory_copy.hpp"
+
+#include <cstring>
+#include <string>
+
+#include "tierpool/base/address.hpp"
+#include "tierpool/base/errors.hpp"
+#include "tierpool/device/stream_order.hpp"
+
+namespace tierpool {
+namespace {
+
+/// The end whose device runs the copy: the one out of the processor's reach, or else one that has streams at all.
+const CopyEnd& running_end(const CopyEnd& destination, const CopyEnd& source) noexcept {
+  if (destination.is_on_host() != source.is_on_host()) {
+    return destination.is_on_host() ? source : destination;
+  }
+  return destination.streams() == nullptr ? source : destination;
+}
+
+void copy_without_streams(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes,
+                          const CopyEnd& running) {
+  if (destination.is_on_host() && source.is_on_host()) {
+    std::memmove(pointer_at(destination.address), pointer_at(source.address), bytes);
+    return;
+  }
+  if (destination.is_on_host() != source.is_on_host()) {
+    throw DeviceError("Cannot copy " + std::to_string(bytes) +
+                      " bytes: nothing moves bytes between the host and device '" + running.pool->device().name() +
+                      "'");
+  }
+  destination.pool->device().copy(destination.address, source.address, bytes);
+}
+
+/// Whether the bytes have to go through pinned memory, so that the device can fetch them in a stream's order.
+bool needs_staging(const CopyEnd& destination, const CopyEnd& source) noexcept {
+  return (destination.pool == nullptr && !source.is_on_host()) || (source.pool == nullptr && !destination.is_on_host());
+}
+
+void enqueue(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes, Device& device,
+             StreamHandle stream, FindStaging find_staging) {
+  if (!needs_staging(destination, source)) {
+    device.streams()->copy_async(destination.address, source.address, bytes, stream);
+  } else if (destination.pool == nullptr) {
+    find_staging(device).copy_out(*device.streams(), destination.address, source.address, bytes, stream);
+  } else {
+    find_staging(device).copy_in(*device.streams(), destination.address, source.address, bytes, stream);
+  }
+}
+
+void order_after_owners(DeviceStreams& streams, StreamHandle stream, const CopyEnd& destination,
+                        const CopyEnd& source) {
+  for (const CopyEnd* end : {&destination, &source}) {
+    if (!end->is_on_host() && end->stream != stream) {
+      order_after(streams, stream, end->stream);
+    }
+  }
+}
+
+}  // namespace
+
+void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes,
+                 std::optional<StreamHandle> stream, FindStaging find_staging) {
+  if (bytes == 0) {
+    return;
+  }
+  const CopyEnd& running = running_end(destination, source);
+  DeviceStreams* streams = running.streams();
+  const bool both_on_host = destination.is_on_host() && source.is_on_host();
+  if (streams == nullptr || (both_on_host && !stream)) {
+    if (stream) {
+      throw DeviceError("Cannot copy in the order of stream " + std::to_string(*stream) +
+                        ": both memories are the host's, which has no streams; leave the stream out");
+    }
+    copy_without_streams(destination, source, bytes, running);
+    return;
+  }
+  const StreamHandle order = stream.value_or(running.stream);
+  if (!stream) {
+    order_after_owners(*streams, order, destination, source);
+  }
+  enqueue(destination, source, bytes, running.pool->device(), order, find_staging);
+  if (!stream && !streams->synchronize_stream(order)) {
+    throw DeviceError("A copy of " + std::to_string(bytes) + " bytes on device '" + running.pool->device().name() +
+                      "' did not end: the device has failed, or one of its streams is being captured");
+  }
+}
+
+}  // namespace tierpool

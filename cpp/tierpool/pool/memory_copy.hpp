@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "tierpool/device/stream.hpp"
+#include "tierpool/pool/memory_pool.hpp"
+#include "tierpool/pool/staging_ring.hpp"
+
+namespace tierpool {
+
+/// One end of a copy: memory of a pool and the stream it was allocated for, or pageable memory of the processor.
+struct CopyEnd {
+  std::uint64_t address = 0;
+  MemoryPool* pool = nullptr;  ///< null: pageable
+  StreamHandle stream = kDefaultStream;
+
+  [[nodiscard]] bool is_on_host() const noexcept { return pool == nullptr || pool->device().host_accessible(); }
+  [[nodiscard]] DeviceStreams* streams() const noexcept { return pool == nullptr ? nullptr : pool->device().streams(); }
+};
+
+/// Copies between any two of device, pinned and pageable memory. Ranges on one device must not overlap.
+///
+/// Without a stream the copy follows the work of both memories' own streams and is done on return. With one it is
+/// enqueued there and this returns early. Pageable memory goes through pinned staging then: as a source it has been
+/// read on return, as a destination written.
+///
+/// May be called from any thread; blocks. Throws DeviceError, also for a stream where neither end has any, and what the
+/// making of the staging memory throws.
+void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes,
+                 std::optional<StreamHandle> stream, FindStaging find_staging = staging_ring_of);
+
+}  // namespace tierpool

@@ -1,0 +1,207 @@
+// The order of streams: which lane serves a stream, and where a lane finds memory when it has none left.
+
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "tierpool/base/errors.hpp"
+#include "tierpool/base/thread_number.hpp"
+#include "tierpool/pool/memory_pool.hpp"
+
+namespace tierpool {
+
+AllocationOutcome MemoryPool::key_of(StreamHandle stream, StreamKey& key) const noexcept {
+  if (stream <= kLegacyStream) {
+    key = StreamKey{};  // never captured
+    return AllocationOutcome::served;
+  }
+  DeviceStreams* streams = device_->streams();
+  if (streams == nullptr) {
+    return AllocationOutcome::no_streams;
+  }
+  key = {stream, stream == kPerThreadStream ? thread_number() : streams->stream_id(stream)};
+  return AllocationOutcome::served;
+}
+
+MemoryPool* MemoryPool::lane(StreamHandle stream, AllocationOutcome& refusal) noexcept {
+  if (stream <= kLegacyStream) {
+    return &lanes_->home();
+  }
+  StreamKey key;
+  refusal = key_of(stream, key);
+  if (refusal != AllocationOutcome::served) {
+    return nullptr;
+  }
+  if (!is_stream_ordered_) {
+    return &lanes_->home();
+  }
+  MemoryPool* found = lanes_->find(key);
+  if (found == nullptr) {
+    found = add_lane(key, refusal);
+  }
+  // What a graph uses would have to stay as it is for as long as the graph can be launched.
+  if (found != nullptr && device_->streams()->is_capturing(stream)) {
+    refusal = AllocationOutcome::capturing;
+    return nullptr;
+  }
+  return found;
+}
+
+MemoryPool& MemoryPool::lane(StreamHandle stream) {
+  AllocationOutcome refusal = AllocationOutcome::served;
+  MemoryPool* found = lane(stream, refusal);
+  if (found == nullptr) {
+    throw_no_lane(refusal, stream);
+  }
+  return *found;
+}
+
+void MemoryPool::require_stream(StreamHandle stream) const {
+  if (stream <= kLegacyStream) {
+    return;
+  }
+  DeviceStreams* streams = device_->streams();
+  if (streams == nullptr) {
+    throw DeviceError("device '" + device_->name() + "' has no streams, got stream " + std::to_string(stream) +
+                      "; leave the stream out");
+  }
+  streams->require_stream(stream);
+}
+
+void MemoryPool::throw_no_lane(AllocationOutcome refusal, StreamHandle stream) const {
+  require_stream(stream);
+  if (refusal == AllocationOutcome::capturing) {
+    throw DeviceError("cannot allocate on stream " + std::to_string(stream) + " of device '" + device_->name() +
+                      "': it is being captured into a graph, which would use the memory each time it is launched; "
+                      "allocate before the capture begins and keep the buffers as long as the graph");
+  }
+  throw_failure(refusal, 0);
+}
+
+MemoryPool* MemoryPool::add_lane(const StreamKey& stream, AllocationOutcome& refusal) noexcept {
+  if (is_closed()) {
+    refusal = AllocationOutcome::closed;
+    return nullptr;
+  }
+  try {
+    device_->streams()->require_stream(stream.handle);
+  } catch (const std::exception&) {
+    refusal = AllocationOutcome::no_streams;
+    return nullptr;
+  }
+  refusal = AllocationOutcome::out_of_memory;
+  try {
+    PoolConfig config = config_;
+    config.warmup_bytes.clear();
+    return lanes_->add(stream, own(new MemoryPool(config, device_, lanes_, stream)));
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+bool MemoryPool::contains(std::uint64_t address) const noexcept {
+  return std::any_of(heaps_.begin(), heaps_.end(), [address](const auto& heap) { return heap->contains(address); });
+}
+
+MemoryPool& MemoryPool::lane_of(std::uint64_t address) noexcept {
+  MemoryPool& home = lanes_->home();
+  return !lanes_->are_several() || home.contains(address) ? home : lanes_->find_at(address);
+}
+
+AllocationOutcome MemoryPool::serve_without_growth(const AllocationRequest& request, const Plan& plan,
+                                                   Allocation& allocation) noexcept {
+  Plan frugal = plan;
+  frugal.may_grow = false;
+  const AllocationOutcome outcome = try_sizes(request, frugal, allocation);
+  if (outcome != AllocationOutcome::would_block || !caches_.may_hold_blocks()) {
+    return outcome;
+  }
+  caches_.flush();
+  return try_sizes(request, frugal, allocation);
+}
+
+bool MemoryPool::has_addresses_for(std::uint64_t bytes) const noexcept {
+  return std::any_of(heaps_.begin(), heaps_.end(),
+                     [bytes](const auto& heap) { return heap->view().largest_free_bytes >= bytes; });
+}
+
+AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& request, const Plan& plan,
+                                                   Allocation& allocation) noexcept {
+  if (poll_pending()) {
+    const AllocationOutcome outcome = try_sizes(request, plan, allocation);
+    if (outcome != AllocationOutcome::out_of_memory) {
+      return outcome;
+    }
+  }
+  if (lanes_->pending.count() == 0 && !has_addresses_for(plan.exact_bytes)) {
+    return AllocationOutcome::out_of_memory;
+  }
+  if (!request.may_block) {
+    return AllocationOutcome::would_block;
+  }
+  // From what costs nothing to what waits.
+  const auto has_relieved = [&](int step) {
+    switch (step) {
+      case 0:
+        return reclaim(plan.exact_bytes, false);
+      case 1:
+        return is_stream_ordered_ && complete_pending(Completion::ordered);
+      case 2:
+        return complete_pending(Completion::awaited);
+      default:
+        return reclaim(plan.exact_bytes, true);
+    }
+  };
+  for (int step = 0; step < 4; ++step) {
+    if (!has_relieved(step)) {
+      continue;
+    }
+    const AllocationOutcome outcome = try_sizes(request, plan, allocation);
+    if (outcome != AllocationOutcome::out_of_memory) {
+      return outcome;
+    }
+  }
+  return AllocationOutcome::out_of_memory;
+}
+
+bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
+  if (!is_stream_ordered_ || !has_addresses_for(bytes)) {
+    return false;
+  }
+  const std::uint64_t enough_bytes = bytes + device_->granularity_bytes();  // a block may begin inside a granule
+  std::uint64_t reclaimed = 0;
+  bool refused = false;
+  try {
+    std::vector<MemoryPool*> lanes = lanes_->all(false);
+    // Its own last: what is free there fits badly, but does.
+    std::stable_partition(lanes.begin(), lanes.end(), [this](const MemoryPool* lane) { return lane != this; });
+    for (MemoryPool* lane : lanes) {
+      if (reclaimed < enough_bytes) {
+        reclaimed += lane->trim_lane(enough_bytes - reclaimed, may_wait, refused);
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    // Then with what there is so far.
+  }
+  return reclaimed != 0;
+}
+
+bool MemoryPool::has_finished_stream(bool may_wait) noexcept {
+  StreamEvents& events = lanes_->events;
+  EventHandle event = kNoEvent;
+  switch (events.record(stream_, event)) {
+    case StreamEvents::Recorded::yes:
+      break;
+    case StreamEvents::Recorded::capturing:
+      return false;
+    case StreamEvents::Recorded::failed:
+      return may_wait && events.wait_for_device();
+  }
+  const bool finished = may_wait ? events.wait(event) : events.is_complete(event);
+  events.recycle(event);
+  return finished;
+}
+
+}  // namespace tierpool

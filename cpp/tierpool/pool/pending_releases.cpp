@@ -1,0 +1,97 @@
+#include "tierpool/pool/pending_releases.hpp"
+
+#include <algorithm>
+#include <new>
+
+namespace tierpool {
+
+PendingReleases::Queue* PendingReleases::find(const StreamKey& stream) noexcept {
+  const auto found =
+      std::find_if(queues_.begin(), queues_.end(), [&](const Queue& queue) { return queue.stream == stream; });
+  return found == queues_.end() ? nullptr : &*found;
+}
+
+bool PendingReleases::prepare(const PendingRelease& release) noexcept {
+  try {
+    for (const PendingRelease::Use& use : release.uses) {
+      if (find(use.stream) == nullptr) {
+        queues_.push_back({use.stream});
+      }
+    }
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
+void PendingReleases::add(std::unique_ptr<PendingRelease> release) noexcept {
+  PendingRelease* added = release.release();
+  added->uses_left = 0;
+  added->next = nullptr;
+  for (PendingRelease::Use& use : added->uses) {
+    if (use.complete) {
+      continue;
+    }
+    use.release = added;
+    use.next = nullptr;
+    Queue& queue = *find(use.stream);
+    (queue.first == nullptr ? queue.first : queue.last->next) = &use;
+    queue.last = &use;
+    ++added->uses_left;
+  }
+  count_.fetch_add(1, std::memory_order_release);
+}
+
+bool PendingReleases::is_complete(PendingRelease::Use& use) noexcept {
+  if (use.event == kNoEvent && events_.record(use.stream, use.event) != StreamEvents::Recorded::yes) {
+    return false;  // of a stream destroyed in its capture, nothing but a wait for the whole device can tell
+  }
+  return events_.is_complete(use.event);
+}
+
+PendingRelease* PendingReleases::take_complete() noexcept {
+  PendingRelease* complete = nullptr;
+  for (Queue& queue : queues_) {
+    while (queue.first != nullptr && is_complete(*queue.first)) {
+      PendingRelease::Use& use = *queue.first;
+      queue.first = use.next;
+      events_.recycle(use.event);
+      use.complete = true;
+      if (--use.release->uses_left == 0) {
+        use.release->next = complete;
+        complete = use.release;
+        count_.fetch_sub(1, std::memory_order_release);
+      }
+    }
+  }
+  std::erase_if(queues_, [](const Queue& queue) { return queue.first == nullptr; });
+  return complete;
+}
+
+PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane) noexcept {
+  PendingRelease* taken = nullptr;
+  for (Queue& queue : queues_) {
+    PendingRelease::Use* use = queue.first;
+    queue.first = queue.last = nullptr;
+    while (use != nullptr) {
+      PendingRelease::Use* next = use->next;
+      if (use->release->lane == &lane) {
+        // Uses already complete are no longer listed: what is left has this many.
+        if (--use->release->uses_left == 0) {
+          use->release->next = taken;
+          taken = use->release;
+          count_.fetch_sub(1, std::memory_order_release);
+        }
+      } else {
+        use->next = nullptr;
+        (queue.first == nullptr ? queue.first : queue.last->next) = use;
+        queue.last = use;
+      }
+      use = next;
+    }
+  }
+  std::erase_if(queues_, [](const Queue& queue) { return queue.first == nullptr; });
+  return taken;
+}
+
+}  // namespace tierpool

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "tierpool/device/device.hpp"
+#include "tierpool/pool/fallback_allocations.hpp"
+#include "tierpool/pool/magazine.hpp"
+#include "tierpool/pool/stream_events.hpp"
+#include "tierpool/pool/stream_key.hpp"
+
+namespace tierpool {
+
+class MemoryPool;
+
+/// One released allocation that streams may still use.
+struct PendingRelease {
+  /// That a stream used it, up to the event.
+  struct Use {
+    StreamKey stream;
+    EventHandle event = kNoEvent;  ///< kNoEvent: to be recorded when the stream is captured no more
+    bool complete = false;         ///< and its event recycled
+    PendingRelease* release = nullptr;
+    Use* next = nullptr;
+  };
+
+  MemoryPool* lane = nullptr;
+  ParkedBlock block;                    ///< of a heap of the lane, or
+  FallbackAllocations::Taken fallback;  ///< what the device served directly
+  std::uint64_t block_bytes = 0;
+  std::vector<Use> uses;
+  std::uint32_t uses_left = 0;
+  PendingRelease* next = nullptr;
+
+  [[nodiscard]] bool is_fallback() const noexcept { return fallback.address != 0; }
+};
+
+/// Released allocations of all lanes of a pool, until every event that stands for their uses is complete: a queue for
+/// each stream, in the order of release. Every call needs the lock, but for count().
+class PendingReleases {
+ public:
+  explicit PendingReleases(StreamEvents& events) noexcept : events_(events) {}
+  ~PendingReleases() = default;
+  PendingReleases(const PendingReleases&) = delete;
+  PendingReleases& operator=(const PendingReleases&) = delete;
+
+  void lock() { mutex_.lock(); }
+  bool try_lock() { return mutex_.try_lock(); }
+  void unlock() { mutex_.unlock(); }
+
+  /// How many are pending: a hint without the lock.
+  [[nodiscard]] std::uint64_t count() const noexcept { return count_.load(std::memory_order_acquire); }
+
+  /// Makes room for add(). False when there is no memory.
+  [[nodiscard]] bool prepare(const PendingRelease& release) noexcept;
+  void add(std::unique_ptr<PendingRelease> release) noexcept;
+  /// Takes out those whose events are all complete, as a list; no event is waited for.
+  [[nodiscard]] PendingRelease* take_complete() noexcept;
+  /// Takes out all of a lane, complete or not.
+  [[nodiscard]] PendingRelease* take_all_of(const MemoryPool& lane) noexcept;
+
+ private:
+  struct Queue {
+    StreamKey stream;
+    PendingRelease::Use* first = nullptr;
+    PendingRelease::Use* last = nullptr;
+  };
+
+  [[nodiscard]] Queue* find(const StreamKey& stream) noexcept;
+  [[nodiscard]] bool is_complete(PendingRelease::Use& use) noexcept;
+
+  StreamEvents& events_;
+  std::mutex mutex_;
+  std::atomic<std::uint64_t> count_{0};
+  std::vector<Queue> queues_;
+};
+
+}  // namespace tierpool

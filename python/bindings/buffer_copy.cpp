@@ -1,0 +1,145 @@
+#include "buffer_copy.hpp"
+
+#include <optional>
+#include <string>
+
+#include "arguments.hpp"
+#include "buffer_streams.hpp"
+#include "gil.hpp"
+#include "guarded.hpp"
+#include "python_log_sink.hpp"
+#include "stream_argument.hpp"
+#include "tierpool/base/address.hpp"
+#include "tierpool/pool/memory_copy.hpp"
+
+namespace tierpool::bindings {
+namespace {
+
+/// Keeps a buffer's memory where it is: a release by another thread is refused meanwhile.
+class BufferEnd {
+ public:
+  explicit BufferEnd(PyObject* object) : view_(py::reinterpret_borrow<py::object>(object)) {
+    if (!begin_view(buffer())) {
+      check_not_given_up(buffer());  // throws
+    }
+  }
+  ~BufferEnd() { end_view(buffer_object(view_)); }
+  BufferEnd(const BufferEnd&) = delete;
+  BufferEnd& operator=(const BufferEnd&) = delete;
+
+  [[nodiscard]] BufferObject& buffer() const noexcept { return buffer_object(view_); }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return buffer().nbytes; }
+  [[nodiscard]] CopyEnd end() const noexcept {
+    return {buffer().address, &memory_of(buffer()).pool(), own_stream(buffer())};
+  }
+
+ private:
+  const py::object view_;
+};
+
+/// The bytes of any object that offers them in one piece.
+class PageableEnd {
+ public:
+  PageableEnd(PyObject* object, bool writable, const char* function) {
+    if (PyObject_GetBuffer(object, &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
+      PyErr_Clear();
+      throw py::type_error(std::string(function) + "() takes a tierpool.Buffer or " + (writable ? "writable " : "") +
+                           "contiguous memory with the buffer protocol, such as a NumPy array; got " +
+                           Py_TYPE(object)->tp_name);
+    }
+  }
+  ~PageableEnd() { PyBuffer_Release(&view_); }
+  PageableEnd(const PageableEnd&) = delete;
+  PageableEnd& operator=(const PageableEnd&) = delete;
+
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return static_cast<std::uint64_t>(view_.len); }
+  [[nodiscard]] CopyEnd end() const noexcept { return {.address = address_of(view_.buf)}; }
+
+ private:
+  Py_buffer view_{};
+};
+
+struct Direction {
+  const char* function;
+  const char* other;  ///< the parameter's name
+  bool into_self;
+};
+
+constexpr Direction kFrom{"copy_from", "source", true};
+constexpr Direction kTo{"copy_to", "destination", false};
+
+/// In which stream's order, and beginning where in the buffer.
+struct CopyOptions {
+  std::optional<StreamHandle> stream;
+  std::uint64_t offset_bytes = 0;
+};
+
+void check_fits(const Direction& direction, std::uint64_t bytes, std::uint64_t capacity, std::uint64_t offset_bytes) {
+  if (offset_bytes > capacity || bytes > capacity - offset_bytes) {
+    throw py::value_error(std::string(direction.function) + "(): the " + direction.other + " has " +
+                          std::to_string(bytes) + " bytes, the buffer " + std::to_string(capacity) + " from offset " +
+                          std::to_string(offset_bytes) + "; pass a slice of it");
+  }
+}
+
+template <typename Other>
+void run(const Direction& direction, const BufferEnd& self, const Other& other, const CopyOptions& options) {
+  const std::uint64_t bytes = other.bytes();
+  check_fits(direction, bytes, self.bytes(), options.offset_bytes);
+  CopyEnd own = self.end();
+  own.address += options.offset_bytes;
+  const CopyEnd foreign = other.end();
+  const LogDelivery logs;
+  const WithoutGil without_gil;
+  copy_memory(direction.into_self ? own : foreign, direction.into_self ? foreign : own, bytes, options.stream);
+}
+
+CopyOptions parse_options(py::handle stream, PyObject* offset_bytes) {
+  CopyOptions options;
+  if (!stream.is_none()) {
+    options.stream = parse_stream(stream);
+  }
+  if (offset_bytes != nullptr) {
+    options.offset_bytes = parse_bytes(offset_bytes, "offset_bytes");
+  }
+  return options;
+}
+
+py::object copy(const Direction& direction, PyObject* self, PyObject* arguments, PyObject* keywords) {
+  const char* names[] = {direction.other, "stream", "offset_bytes", nullptr};
+  const std::string format = std::string("O|O$O:") + direction.function;
+  PyObject* other = nullptr;
+  PyObject* stream = Py_None;
+  PyObject* offset_bytes = nullptr;
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, format.c_str(), const_cast<char**>(names), &other, &stream,
+                                  &offset_bytes) == 0) {
+    throw py::error_already_set();
+  }
+  const CopyOptions options = parse_options(stream, offset_bytes);
+  const BufferEnd own(self);
+  if (is_buffer(other)) {
+    const BufferEnd foreign(other);
+    run(direction, own, foreign, options);
+    if (options.stream) {
+      keep_for_stream(foreign.buffer(), *options.stream);
+    }
+  } else {
+    run(direction, own, PageableEnd(other, !direction.into_self, direction.function), options);
+  }
+  if (options.stream) {
+    keep_for_stream(own.buffer(), *options.stream);
+  }
+  return py::none();
+}
+
+}  // namespace
+
+PyObject* copy_from(PyObject* self, PyObject* arguments, PyObject* keywords) {
+  return guarded([&] { return copy(kFrom, self, arguments, keywords); });
+}
+
+PyObject* copy_to(PyObject* self, PyObject* arguments, PyObject* keywords) {
+  return guarded([&] { return copy(kTo, self, arguments, keywords); });
+}
+
+}  // namespace tierpool::bindings

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "buffer_type.hpp"
+
+namespace tierpool::bindings {
+
+/// `Buffer.copy_from(source, stream=None, *, offset_bytes=0)`: all bytes of the source.
+[[nodiscard]] PyObject* copy_from(PyObject* self, PyObject* arguments, PyObject* keywords);
+/// `Buffer.copy_to(destination, stream=None, *, offset_bytes=0)`: as many bytes as the destination has.
+[[nodiscard]] PyObject* copy_to(PyObject* self, PyObject* arguments, PyObject* keywords);
+
+}  // namespace tierpool::bindings

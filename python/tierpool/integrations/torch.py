@@ -1,0 +1,223 @@
+"""PyTorch tensors in a pool's memory: on the GPU by its allocator hooks, in pinned memory by DLPack."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from tierpool import _core
+from tierpool.integrations.device_index import device_index
+from tierpool.integrations.optional_module import import_optional
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from tierpool.pool import MemoryPool
+
+# What PyTorch calls on its threads, without the GIL: symbols of the compiled core. In the place of PyTorch's allocator
+# nobody looks whether an address is null, so that the function has to throw.
+_ALLOCATE, _ALLOCATE_OR_THROW, _FREE = (f"tierpool_torch_{name}" for name in ("allocate", "allocate_or_throw", "free"))
+# Setters of a pluggable allocator, which differ between versions of PyTorch, and the core's functions for them.
+_SETTERS = {"set_record_stream_fn": "record_stream", "set_base_alloc_fn": "base_allocation"}
+_OWNER = "_tierpool_buffer"
+
+# By id of the pool. PyTorch wants a MemPool to outlive its tensors, so that it stays until `forget`.
+_mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
+# By index of the GPU: the pool that new memory comes from. What came from an earlier one finds back to it.
+_serving: dict[int, MemoryPool] = {}
+
+
+def _torch() -> Any:
+    return import_optional("torch", "torch")
+
+
+def _pluggable_allocator(allocate: str) -> Any:
+    wrapper = _torch().cuda.memory.CUDAPluggableAllocator(_core.__file__, allocate, _FREE)
+    allocator = wrapper.allocator()
+    for setter, function in _SETTERS.items():
+        if hasattr(allocator, setter):
+            getattr(allocator, setter)(_core.torch_allocator_addresses[function])
+    return wrapper
+
+
+def _take_place(index: int, pool: MemoryPool) -> None:
+    served = _serving.get(index)
+    if served is not None and served is not pool:
+        raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
+    _core.install_pool(index, pool)
+    _serving[index] = pool
+
+
+def _leave_place(index: int) -> None:
+    _core.install_pool(index, None)
+    _serving.pop(index, None)
+
+
+def install(pool: MemoryPool) -> None:
+    """Serve every CUDA tensor of this process from a pool, in place of PyTorch's caching allocator.
+
+    Parameters
+    ----------
+    pool : MemoryPool
+        On the GPU that the tensors are made on, ``device="cuda:0"``. It stays for as long as the process.
+
+    Raises
+    ------
+    ImportError
+        Without PyTorch; the message says how to install it.
+    ValueError
+        For a pool that is not on a GPU.
+    RuntimeError
+        When PyTorch has used its own allocator already, or another pool serves it on that GPU.
+
+    Notes
+    -----
+    Every tensor is one allocation of the pool, in the order of its stream, and `Tensor.record_stream` is kept.
+    PyTorch's own `torch.cuda.memory_stats` and snapshots have nothing to say then: ask `pool.memory_stats()`. When
+    the pool cannot serve, PyTorch raises; nothing is left cached that it could free and try again.
+    """
+    torch = _torch()
+    index = device_index(pool)
+    _take_place(index, pool)
+    try:
+        torch.cuda.memory.change_current_allocator(_pluggable_allocator(_ALLOCATE_OR_THROW))
+    except RuntimeError as error:
+        _leave_place(index)
+        raise RuntimeError(
+            f"PyTorch cannot change its allocator any more ({error}): call install() before the first CUDA tensor, "
+            f"or put tensors into the pool by 'with use(pool):'"
+        ) from error
+
+
+class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
+    """Let PyTorch take memory for CUDA tensors that this thread makes in a ``with`` block from a pool.
+
+    PyTorch's caching allocator stays in front: the pool sees its segments of 2 MiB and more, and its statistics,
+    snapshots and CUDA graphs work as before.
+
+    Parameters
+    ----------
+    pool : MemoryPool
+        On a GPU. PyTorch keeps the segments, and with them the pool, until `forget`.
+
+    Raises
+    ------
+    ImportError
+        Without PyTorch; the message says how to install it.
+    ValueError
+        For a pool that is not on a GPU.
+    RuntimeError
+        With PyTorch's expandable segments, which it cannot have in a foreign pool; or when another pool serves
+        PyTorch on that GPU.
+    """
+
+    def __init__(self, pool: MemoryPool) -> None:
+        self._index = device_index(pool)
+        self._pool = pool
+        self._blocks: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        """Make the pool the source of new segments."""
+        block = _torch().cuda.use_mem_pool(_mem_pool_of(self._pool, self._index), device=self._index)
+        block.__enter__()
+        self._blocks.append(block)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Go back to the source that the block replaced."""
+        self._blocks.pop().__exit__(exc_type, exc, traceback)
+
+
+def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
+    known = _mem_pools.get(id(pool))
+    if known is not None:
+        return known[1]
+    configured = os.environ.get("PYTORCH_ALLOC_CONF", "") + os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+    if "expandable_segments:True" in configured:
+        raise RuntimeError(
+            "PyTorch has no expandable segments in a pool: set expandable_segments:False, or install(pool)"
+        )
+    _take_place(index, pool)
+    mem_pool = _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator())
+    _mem_pools[id(pool)] = (pool, mem_pool)
+    return mem_pool
+
+
+def forget(pool: MemoryPool) -> None:
+    """Let PyTorch give back what it took from a pool inside `use`; to be called when the tensors are gone.
+
+    Raises
+    ------
+    ValueError
+        For a pool that `use` does not know.
+    """
+    if _mem_pools.pop(id(pool), None) is None:
+        raise ValueError(f"{pool!r} serves no PyTorch tensors: there was no 'with use(pool):'")
+    _torch().cuda.empty_cache()
+    _leave_place(device_index(pool))
+
+
+def pinned_empty(shape: int | tuple[int, ...], dtype: Any, pool: MemoryPool) -> Any:
+    """Return an uninitialised tensor in pinned memory, ready for ``tensor.to("cuda", non_blocking=True)``.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Its shape.
+    dtype : torch.dtype
+        Its data type.
+    pool : MemoryPool
+        A pool with ``device="pinned"``; any other in the processor's reach works, but copies from it block.
+
+    Returns
+    -------
+    torch.Tensor
+        Its memory goes back with the last tensor over it. PyTorch does not tell which streams still read it then: end
+        it by `release` when copies may be in flight.
+
+    Raises
+    ------
+    ImportError
+        Without PyTorch; the message says how to install it.
+    BufferError
+        For a pool that the processor cannot reach.
+    """
+    torch = _torch()
+    extents = (shape,) if isinstance(shape, int) else tuple(shape)
+    buffer = pool.allocate(math.prod(extents) * torch.empty((), dtype=dtype).element_size())
+    memoryview(buffer).release()  # refuses memory out of the processor's reach
+    tensor = torch.from_dlpack(buffer).view(dtype).reshape(extents)
+    setattr(tensor, _OWNER, buffer)
+    return tensor
+
+
+def release(tensor: Any, after: Any = None) -> None:
+    """Let the memory of a tensor of `pinned_empty` go back once a stream has done what it was given so far.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        As `pinned_empty` returned it. The memory also waits for the last tensor over it.
+    after : torch.cuda.Stream or other stream, optional
+        The stream that copies from it or to it; by default PyTorch's current one.
+
+    Raises
+    ------
+    ValueError
+        For any other tensor, or one released already.
+    """
+    buffer: _core.Buffer | None = tensor.__dict__.pop(_OWNER, None)
+    if buffer is None:
+        raise ValueError("release() takes a tensor that pinned_empty() returned, once, and no view of it")
+    stream = after
+    torch = _torch()
+    if stream is None and torch.cuda.is_available():
+        stream = torch.cuda.current_stream()
+    if stream is not None:
+        buffer.record_stream(stream)

@@ -1,0 +1,36 @@
+"""A pool's statistics under the names that PyTorch's users plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tierpool import _core
+
+_MIB = 2**20
+
+
+def memory_stats(statistics: _core.PoolStatistics) -> dict[str, int]:
+    """Return what a pool knows of `torch.cuda.memory_stats`, flat.
+
+    A pool has no parts for large and small requests: of each figure there is ``all`` only. What it does not count is
+    left out and not shown as zero.
+    """
+    used = round(statistics.used_capacity_mb * _MIB)
+    fallback = round(statistics.fallback_used_mb * _MIB)
+    cached = round(statistics.cached_mb * _MIB)
+    committed = round(statistics.committed_mb * _MIB)
+    return {
+        "allocation.all.current": statistics.active_allocations,
+        "allocation.all.allocated": statistics.total_allocations,
+        "allocation.all.freed": statistics.total_deallocations,
+        "allocated_bytes.all.current": used + fallback,
+        "allocated_bytes.all.peak": max(round(statistics.peak_used_mb * _MIB), used) + fallback,
+        "active_bytes.all.current": used + fallback,
+        "inactive_split_bytes.all.current": max(committed - used, 0),
+        "reserved_bytes.all.current": committed + fallback,
+        "requested_bytes.all.allocated": round(statistics.avg_allocation_mb * _MIB * statistics.total_allocations),
+        "cached_bytes.all.current": cached,
+        "num_alloc_retries": statistics.exhaustion_events,
+        "num_device_alloc": statistics.fallback_allocations,
+    }

@@ -1,0 +1,198 @@
+#include "device/fake_cuda_state.hpp"
+
+// How tests steer it, its devices and its contexts. The driver's own names, hence none of ours.
+
+namespace tierpool::testing {
+
+extern "C" {
+
+void fake_cuda_restart() {
+  const std::lock_guard lock(state().mutex);
+  State& now = state();
+  now.device_count = 2;
+  now.version = 12040;
+  now.hold_events = false;
+  now.failures.clear();
+  now.calls.clear();
+  now.primary = {{{0, false}, {1, false}}};
+  now.retained = {};
+  now.misuse_count = 0;
+}
+void fake_cuda_set_device_count(int count) { state().device_count = count; }
+void fake_cuda_set_version(int version) { state().version = version; }
+void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std::uint64_t times) {
+  const std::lock_guard lock(state().mutex);
+  state().failures[name] = {result, after, times};
+}
+void fake_cuda_reset_device(int device) {
+  const std::lock_guard lock(state().mutex);
+  State& now = state();
+  now.primary[static_cast<std::size_t>(device)].destroyed = true;
+  now.used[static_cast<std::size_t>(device)] = 0;
+  for (const auto& [address, bytes] : now.reserved) {
+    munmap(at(address), bytes);
+  }
+  for (const auto& [address, block] : now.blocks) {
+    munmap(at(address - 512), block.bytes + kPage);
+  }
+  now.reserved.clear();
+  now.mappings.clear();
+  now.handles.clear();
+  now.blocks.clear();
+}
+void fake_cuda_hold_events(bool hold) {
+  const std::lock_guard lock(state().mutex);
+  state().hold_events = hold;
+}
+CuContext fake_cuda_create_context(int device) {
+  const std::lock_guard lock(state().mutex);
+  state().contexts.push_back(new Context{device, false});
+  return state().contexts.back();
+}
+std::uint64_t fake_cuda_create_stream(int device) {
+  const std::lock_guard lock(state().mutex);
+  Context* context = &state().primary[static_cast<std::size_t>(device)];
+  state().streams.push_back(new Stream{context, state().next_stream_id++, false, false});
+  return address_of(state().streams.back());
+}
+void fake_cuda_destroy_stream(std::uint64_t stream) {
+  const std::lock_guard lock(state().mutex);
+  static_cast<Stream*>(at(stream))->destroyed = true;
+}
+void fake_cuda_set_capturing(std::uint64_t stream, bool capturing) {
+  const std::lock_guard lock(state().mutex);
+  static_cast<Stream*>(at(stream))->capturing = capturing;
+}
+std::uint64_t fake_cuda_calls(const char* name) {
+  const std::lock_guard lock(state().mutex);
+  return state().calls[name];
+}
+std::uint64_t fake_cuda_used_bytes(int device) {
+  const std::lock_guard lock(state().mutex);
+  return state().used[static_cast<std::size_t>(device)];
+}
+std::uint64_t fake_cuda_reserved_bytes() {
+  const std::lock_guard lock(state().mutex);
+  std::uint64_t bytes = 0;
+  for (const auto& [address, size] : state().reserved) {
+    bytes += size;
+  }
+  return bytes;
+}
+std::uint64_t fake_cuda_pinned_bytes() {
+  const std::lock_guard lock(state().mutex);
+  std::uint64_t bytes = 0;
+  for (const auto& [pointer, size] : state().host_blocks) {
+    bytes += size;
+  }
+  for (const auto& [pointer, size] : state().registered) {
+    bytes += size;
+  }
+  return bytes;
+}
+std::uint64_t fake_cuda_event_count() {
+  const std::lock_guard lock(state().mutex);
+  return state().events.size();
+}
+int fake_cuda_retain_count(int device) {
+  const std::lock_guard lock(state().mutex);
+  return state().retained[static_cast<std::size_t>(device)];
+}
+std::uint64_t fake_cuda_misuse_count() {
+  const std::lock_guard lock(state().mutex);
+  return state().misuse_count;
+}
+
+CuResult cuInit(unsigned) {
+  FAKE_CUDA_BEGIN(begin, "cuInit")
+  return state().device_count == 0 ? kCuNoDevice : kCuSuccess;
+}
+CuResult cuDriverGetVersion(int* version) {
+  FAKE_CUDA_BEGIN(begin, "cuDriverGetVersion")
+  *version = state().version;
+  return kCuSuccess;
+}
+CuResult cuGetErrorName(CuResult error, const char** name) {
+  *name = error == kCuOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_OF_THE_FAKE";
+  return kCuSuccess;
+}
+CuResult cuGetErrorString(CuResult, const char** text) {
+  *text = "as ordered";
+  return kCuSuccess;
+}
+CuResult cuDeviceGetCount(int* count) {
+  FAKE_CUDA_BEGIN(begin, "cuDeviceGetCount")
+  *count = state().device_count;
+  return kCuSuccess;
+}
+CuResult cuDeviceGet(CuDevice* device, int ordinal) {
+  FAKE_CUDA_BEGIN(begin, "cuDeviceGet")
+  *device = ordinal;
+  return ordinal >= 0 && ordinal < state().device_count ? kCuSuccess : misuse(kInvalidDevice);
+}
+CuResult cuDeviceGetName(char* name, int length, CuDevice device) {
+  FAKE_CUDA_BEGIN(begin, "cuDeviceGetName")
+  const std::string text = "Fake GPU " + std::to_string(device);
+  std::strncpy(name, text.c_str(), static_cast<std::size_t>(length) - 1);
+  return kCuSuccess;
+}
+CuResult cuDeviceGetAttribute(int* value, int attribute, CuDevice device) {
+  FAKE_CUDA_BEGIN(begin, "cuDeviceGetAttribute")
+  *value = attribute == kCuAttributeVirtualMemory && device == 0 ? 1 : 0;
+  return kCuSuccess;
+}
+CuResult cuDeviceTotalMem_v2(std::size_t* bytes, CuDevice) {
+  FAKE_CUDA_BEGIN(begin, "cuDeviceTotalMem_v2")
+  *bytes = kFakeCudaBytes;
+  return kCuSuccess;
+}
+
+CuResult cuDevicePrimaryCtxGetState(CuDevice device, unsigned* flags, int* active) {
+  FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxGetState")
+  *flags = 0;
+  *active = state().retained[static_cast<std::size_t>(device)] > 0 ? 1 : 0;
+  return kCuSuccess;
+}
+CuResult cuDevicePrimaryCtxRetain(CuContext* context, CuDevice device) {
+  FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxRetain")
+  ++state().retained[static_cast<std::size_t>(device)];
+  *context = &state().primary[static_cast<std::size_t>(device)];
+  return kCuSuccess;
+}
+CuResult cuDevicePrimaryCtxRelease_v2(CuDevice device) {
+  FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxRelease_v2")
+  int& retained = state().retained[static_cast<std::size_t>(device)];
+  retained -= retained > 0 ? 1 : 0;
+  return kCuSuccess;
+}
+CuResult cuCtxGetCurrent(CuContext* context) {
+  *context = context_stack.empty() ? nullptr : context_stack.back();
+  return kCuSuccess;
+}
+CuResult cuCtxPushCurrent_v2(CuContext context) {
+  FAKE_CUDA_BEGIN(begin, "cuCtxPushCurrent_v2")
+  context_stack.push_back(static_cast<Context*>(context));
+  return kCuSuccess;
+}
+CuResult cuCtxPopCurrent_v2(CuContext* context) {
+  const std::lock_guard lock(state().mutex);
+  if (context_stack.empty()) {
+    return misuse(kCuInvalidContext);
+  }
+  *context = context_stack.back();
+  context_stack.pop_back();
+  return kCuSuccess;
+}
+CuResult cuCtxGetDevice(CuDevice* device) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuCtxGetDevice")
+  *device = current_device();
+  return kCuSuccess;
+}
+CuResult cuCtxSynchronize() {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuCtxSynchronize")
+  complete_events();
+  return kCuSuccess;
+}
+
+}  // extern "C"
+}  // namespace tierpool::testing

@@ -1,0 +1,212 @@
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "device/fake_cuda_driver.hpp"
+
+// What the fake driver knows, and how its calls begin.
+
+namespace tierpool::testing {
+
+inline constexpr std::size_t kGranule = std::size_t{2} << 20;
+inline constexpr std::size_t kPage = 4096;
+inline constexpr CuResult kInvalidValue = 1;
+inline constexpr CuResult kInvalidDevice = 101;
+inline constexpr CuResult kInvalidHandle = 400;
+inline constexpr CuResult kAlreadyRegistered = 712;
+inline constexpr CuResult kNotRegistered = 713;
+
+struct FailureOrder {
+  CuResult result = kCuSuccess;
+  std::uint64_t after = 0;
+  std::uint64_t times = 0;
+};
+struct Context {
+  int device = 0;
+  bool destroyed = false;
+};
+struct Handle {
+  std::size_t bytes = 0;
+  int device = 0;
+  int references = 1;  // its own and one for each mapping
+};
+struct Mapping {
+  std::size_t bytes = 0;
+  CuMemoryHandle handle = 0;
+};
+struct Block {
+  std::size_t bytes = 0;
+  int device = 0;
+};
+struct Stream {
+  Context* context = nullptr;
+  unsigned long long id = 0;
+  bool destroyed = false;
+  bool capturing = false;
+};
+struct Event {
+  bool pending = false;
+};
+
+struct State {
+  std::mutex mutex;
+  int device_count = 2;
+  int version = 12040;
+  bool hold_events = false;
+  std::map<std::string, FailureOrder> failures;
+  std::map<std::string, std::uint64_t> calls;
+  std::array<Context, 2> primary{{{0, false}, {1, false}}};
+  std::array<int, 2> retained{};
+  std::array<std::size_t, 2> used{};
+  std::map<CuAddress, std::size_t> reserved;
+  std::map<CuMemoryHandle, Handle> handles;
+  CuMemoryHandle next_handle = 1;
+  std::map<CuAddress, Mapping> mappings;
+  std::map<CuAddress, Block> blocks;
+  std::map<void*, std::size_t> host_blocks;
+  std::map<char*, std::size_t> registered;
+  std::set<Event*> events;
+  std::vector<Context*> contexts;  // besides the primary ones
+  std::vector<Stream*> streams;    // kept when destroyed, as handles outlive streams
+  unsigned long long next_stream_id = 8;
+  std::uint64_t misuse_count = 0;
+};
+
+// Leaked: the library is never closed, and threads may end late.
+inline State& state() {
+  static auto* instance = new State;
+  return *instance;
+}
+
+inline thread_local std::vector<Context*> context_stack;
+inline thread_local int capture_mode = 0;
+
+inline CuResult misuse(CuResult result) {
+  ++state().misuse_count;
+  return result;
+}
+
+/// What an order to fail says to a call, which is counted.
+inline CuResult begin(const char* name) {
+  ++state().calls[name];
+  FailureOrder& order = state().failures[name];
+  if (order.after > 0) {
+    --order.after;
+    return kCuSuccess;
+  }
+  if (order.times == 0) {
+    return kCuSuccess;
+  }
+  --order.times;
+  return order.result;
+}
+
+/// The same for a call that needs a context.
+inline CuResult begin_in_context(const char* name) {
+  if (const CuResult ordered = begin(name); ordered != kCuSuccess) {
+    return ordered;
+  }
+  if (context_stack.empty()) {
+    return misuse(kCuInvalidContext);
+  }
+  return context_stack.back()->destroyed ? kCuContextIsDestroyed : kCuSuccess;
+}
+
+inline int current_device() { return context_stack.back()->device; }
+
+inline bool take(int device, std::size_t bytes) {
+  std::size_t& used = state().used[static_cast<std::size_t>(device)];
+  if (bytes > kFakeCudaBytes - used) {
+    return false;
+  }
+  used += bytes;
+  return true;
+}
+
+inline void release(CuMemoryHandle handle) {
+  const auto found = state().handles.find(handle);
+  if (--found->second.references == 0) {
+    state().used[static_cast<std::size_t>(found->second.device)] -= found->second.bytes;
+    state().handles.erase(found);
+  }
+}
+
+inline void* at(CuAddress address) { return reinterpret_cast<void*>(static_cast<std::uintptr_t>(address)); }
+inline CuAddress address_of(void* pointer) { return static_cast<CuAddress>(reinterpret_cast<std::uintptr_t>(pointer)); }
+
+/// Addresses without memory; 0 when there are none.
+inline CuAddress map_addresses(std::size_t bytes, std::size_t alignment, int protection) {
+  if (bytes > (std::size_t{1} << 46)) {
+    return 0;
+  }
+  void* mapping = mmap(nullptr, bytes + alignment, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) {
+    return 0;
+  }
+  const CuAddress first = address_of(mapping);
+  const CuAddress address = (first + alignment - 1) / alignment * alignment;
+  if (address > first) {
+    munmap(mapping, address - first);
+  }
+  munmap(at(address + bytes), first + alignment - address);
+  return address;
+}
+
+inline bool is_reserved(CuAddress address, std::size_t bytes) {
+  const auto after = state().reserved.upper_bound(address);
+  return after != state().reserved.begin() && address + bytes <= std::prev(after)->first + std::prev(after)->second;
+}
+
+/// Whether the range is a row of whole mappings.
+inline bool is_whole_mappings(CuAddress address, std::size_t bytes) {
+  const CuAddress end = address + bytes;
+  while (address < end) {
+    const auto found = state().mappings.find(address);
+    if (found == state().mappings.end()) {
+      return false;
+    }
+    address += found->second.bytes;
+  }
+  return address == end;
+}
+
+inline Stream* find_stream(CuStream stream) {
+  const auto found = std::find(state().streams.begin(), state().streams.end(), static_cast<Stream*>(stream));
+  return found == state().streams.end() || (*found)->destroyed ? nullptr : *found;
+}
+
+inline bool is_special(CuStream stream) { return address_of(stream) <= 2; }
+
+/// A stream that exists and is one of the current context.
+inline CuResult check_stream(CuStream stream) {
+  if (is_special(stream)) {
+    return kCuSuccess;
+  }
+  const Stream* found = find_stream(stream);
+  return found != nullptr && found->context == context_stack.back() ? kCuSuccess : kInvalidHandle;
+}
+
+inline void complete_events() {
+  for (Event* event : state().events) {
+    event->pending = false;
+  }
+}
+
+// Every function of the driver takes the lock, asks for an order to fail, and checks its arguments.
+#define FAKE_CUDA_BEGIN(how, name)                                 \
+  const std::lock_guard lock(state().mutex);                       \
+  if (const CuResult ordered = how(name); ordered != kCuSuccess) { \
+    return ordered;                                                \
+  }
+
+}  // namespace tierpool::testing

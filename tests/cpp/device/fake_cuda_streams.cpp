@@ -1,0 +1,77 @@
+#include "device/fake_cuda_state.hpp"
+
+// Events and streams. The driver's own names, hence none of ours.
+
+namespace tierpool::testing {
+
+extern "C" {
+
+CuResult cuEventCreate(CuEvent* event, unsigned) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuEventCreate")
+  auto* created = new Event;
+  state().events.insert(created);
+  *event = created;
+  return kCuSuccess;
+}
+CuResult cuEventDestroy_v2(CuEvent event) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuEventDestroy_v2")
+  if (state().events.erase(static_cast<Event*>(event)) == 0) {
+    return misuse(kInvalidHandle);
+  }
+  delete static_cast<Event*>(event);
+  return kCuSuccess;
+}
+CuResult cuEventRecord(CuEvent event, CuStream stream) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuEventRecord")
+  if (check_stream(stream) != kCuSuccess) {
+    return kInvalidHandle;
+  }
+  static_cast<Event*>(event)->pending = state().hold_events;
+  return kCuSuccess;
+}
+CuResult cuEventQuery(CuEvent event) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuEventQuery")
+  return static_cast<Event*>(event)->pending ? kCuNotReady : kCuSuccess;
+}
+CuResult cuEventSynchronize(CuEvent event) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuEventSynchronize")
+  static_cast<Event*>(event)->pending = false;
+  return kCuSuccess;
+}
+CuResult cuStreamGetCtx(CuStream stream, CuContext* context) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuStreamGetCtx")
+  const Stream* found = find_stream(stream);
+  if (found == nullptr) {
+    return kInvalidHandle;
+  }
+  *context = found->context;
+  return kCuSuccess;
+}
+CuResult cuStreamIsCapturing(CuStream stream, int* status) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuStreamIsCapturing")
+  const Stream* found = find_stream(stream);
+  *status = found != nullptr && found->capturing ? 1 : 0;
+  return found == nullptr && !is_special(stream) ? kInvalidHandle : kCuSuccess;
+}
+CuResult cuStreamSynchronize(CuStream stream) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuStreamSynchronize")
+  complete_events();
+  return check_stream(stream);
+}
+CuResult cuStreamWaitEvent(CuStream stream, CuEvent, unsigned) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuStreamWaitEvent")
+  return check_stream(stream);
+}
+CuResult cuThreadExchangeStreamCaptureMode(int* mode) {
+  std::swap(*mode, capture_mode);
+  return kCuSuccess;
+}
+CuResult cuStreamGetId(CuStream stream, unsigned long long* id) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuStreamGetId")
+  const Stream* found = find_stream(stream);
+  *id = found == nullptr ? 0 : found->id;
+  return found == nullptr ? kInvalidHandle : kCuSuccess;
+}
+
+}  // extern "C"
+}  // namespace tierpool::testing

@@ -1,0 +1,74 @@
+"""What tests on a GPU share. They also run over a driver without one, in which nothing but copies runs."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tierpool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    MakePool = Callable[..., tierpool.MemoryPool]
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "python"
+
+
+def is_fake() -> bool:
+    """Whether the driver is the tests' own, without a GPU behind it."""
+    return hasattr(ctypes.CDLL("libcuda.so.1"), "fake_cuda_restart")
+
+
+@pytest.fixture
+def _a_real_gpu() -> None:
+    if is_fake():
+        pytest.skip("NO GPU BEHIND THIS DRIVER: kernels and other libraries are not tested")
+
+
+@pytest.fixture
+def make_device_pool() -> MakePool:
+    """Build a pool of one cold heap of 64 MB on the first GPU unless told otherwise."""
+
+    def make(**settings: object) -> tierpool.MemoryPool:
+        small = {"device": "cuda:0", "heap_size_mb": 64, "num_heaps": 1, "warmup_sizes": []}
+        return tierpool.MemoryPool({**small, **settings})
+
+    return make
+
+
+@pytest.fixture
+def device_pool(make_device_pool: MakePool) -> tierpool.MemoryPool:
+    """64 MB on the first GPU."""
+    return make_device_pool()
+
+
+@pytest.fixture
+def pinned_pool(make_device_pool: MakePool) -> tierpool.MemoryPool:
+    """64 MB of pinned host memory."""
+    return make_device_pool(device="pinned")
+
+
+@pytest.fixture
+def stream(device_pool: tierpool.MemoryPool) -> Iterator[int]:
+    """A stream of the first GPU, besides its default one."""
+    library = ctypes.CDLL("libcuda.so.1")
+    del device_pool  # it starts the driver
+    if is_fake():
+        library.fake_cuda_create_stream.restype = ctypes.c_uint64
+        yield library.fake_cuda_create_stream(0)
+        return
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from cuda_driver import Driver
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    driver = Driver()
+    made = driver.create_stream()
+    yield made
+    driver.synchronize()
+    driver.destroy_stream(made)

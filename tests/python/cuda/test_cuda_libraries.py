@@ -1,0 +1,226 @@
+"""Libraries on a GPU with their memory in a pool, as their users use them.
+
+PyTorch's allocator and Numba's manager are chosen once a process: those run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from tierpool import MemoryPool
+
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    buffer = device_pool.allocate(4096)
+    tensor = torch.from_dlpack(buffer).view(torch.float32)
+    tensor.fill_(1.5)
+    torch.cuda.synchronize()
+    found = np.zeros(1024, np.float32)
+    buffer.copy_to(found)
+    assert found.tolist() == [1.5] * 1024
+    assert torch.as_tensor(buffer, device="cuda").data_ptr() == buffer.address
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.from_dlpack(buffer).add_(1)
+
+
+def test_torch_pinned_staging(pinned_pool: MemoryPool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from tierpool.integrations.torch import pinned_empty, release
+
+    stream = torch.cuda.Stream()
+    batch = pinned_empty((64, 1024), torch.float32, pinned_pool)
+    assert batch.is_pinned()
+    batch.fill_(2)
+    with torch.cuda.stream(stream):
+        on_gpu = batch.to("cuda", non_blocking=True)
+    release(batch, after=stream)
+    del batch
+    stream.synchronize()
+    assert on_gpu.sum().item() == 2 * 64 * 1024
+    with pytest.raises(ValueError, match="that pinned_empty"):
+        release(on_gpu)
+
+
+INSTALL = """
+import torch, tierpool
+from tierpool.integrations.torch import install
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=1024, num_heaps=1, warmup_sizes=[], {settings})
+install(pool)
+"""
+
+
+def test_torch_installed() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    printed = run(
+        INSTALL.format(settings="")
+        + """
+x = torch.ones(1000, 1000, device="cuda", requires_grad=True)
+(x @ x).sum().backward()
+assert x.grad.sum().item() == 2 * 1000**3, x.grad.sum().item()
+side = torch.cuda.Stream()
+with torch.cuda.stream(side):
+    y = torch.full((1 << 20,), 3.0, device="cuda")
+y.record_stream(torch.cuda.current_stream())
+torch.cuda.current_stream().wait_stream(side)
+assert y.sum().item() == 3 << 20
+assert pool.memory_stats()["allocated_bytes.all.current"] >= 12_000_000
+print(pool.get_statistics().total_allocations > 5)
+"""
+    )
+    assert printed.split() == ["True"]
+
+
+def test_torch_installed_says_when_memory_is_out() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    printed = run(
+        INSTALL.format(settings="on_exhaustion='raise'")
+        + """
+try:
+    torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
+except (RuntimeError, MemoryError) as error:
+    print("2147483648" in str(error) or str(error))
+print(torch.ones(8, device="cuda").sum().item())
+"""
+    )
+    assert printed.split() == ["True", "8.0"]
+
+
+def test_torch_installed_too_late() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    run(
+        """
+import torch, tierpool
+from tierpool.integrations.torch import install
+torch.ones(1, device="cuda")
+try:
+    install(tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[]))
+except RuntimeError as error:
+    assert "before the first CUDA tensor" in str(error), error
+else:
+    raise SystemExit("no error")
+"""
+    )
+
+
+def test_torch_uses_a_pool_for_segments() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    run(
+        """
+import torch, tierpool
+from tierpool.integrations.torch import forget, use
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[], on_exhaustion="raise")
+with use(pool):
+    x = torch.ones(8 << 20, device="cuda")
+assert pool.get_statistics().used_capacity_mb >= 32
+outside = torch.ones(64 << 20, device="cuda")
+assert pool.get_statistics().used_capacity_mb < 256
+with use(pool):
+    try:
+        torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    except torch.OutOfMemoryError:
+        pass
+    else:
+        raise SystemExit("more memory than the pool has")
+assert x.sum().item() == 8 << 20
+assert torch.cuda.memory_stats()["allocated_bytes.all.current"] >= 32 << 20
+del x
+forget(pool)
+assert pool.get_statistics().used_capacity_mb == 0, pool.get_statistics()
+"""
+    )
+
+
+def test_torch_graphs_in_a_pool() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    run(
+        """
+import torch, tierpool
+from tierpool.integrations.torch import use
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[])
+with use(pool):
+    x = torch.ones(1 << 20, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = x * 2 + 1
+x.fill_(4)
+graph.replay()
+assert y.sum().item() == 9 << 20
+"""
+    )
+
+
+def test_cupy(device_pool: MemoryPool) -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    from tierpool.integrations.cupy import use
+
+    with use(device_pool):
+        array = cupy.arange(1 << 16, dtype=cupy.float32)
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            other = cupy.full(1 << 16, 2, cupy.float32)
+            stream.synchronize()
+        assert device_pool.get_statistics().active_allocations >= 2
+        assert float((array * other).sum()) == float(2 * np.arange(1 << 16, dtype=np.float64).sum())
+    buffer = device_pool.allocate(1024)
+    cupy.from_dlpack(buffer)[:] = 3
+    assert int(cupy.asarray(buffer).sum()) == 3 * 1024
+    del array, other
+    cupy.cuda.Device().synchronize()
+
+
+def test_numba() -> None:
+    pytest.importorskip("numba.cuda", reason="Numba's CUDA target is not installed")
+    run(
+        """
+import numpy, tierpool
+from numba import cuda
+from tierpool.integrations.numba import install
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[])
+install(pool)
+array = cuda.to_device(numpy.arange(1000, dtype=numpy.float32))
+assert pool.get_statistics().active_allocations == 1
+assert array.copy_to_host().sum() == 499500
+assert cuda.current_context().get_memory_info().total == 64 << 20
+del array
+cuda.current_context().deallocations.clear()
+assert pool.get_statistics().active_allocations == 0
+"""
+    )
+
+
+def test_triton(device_pool: MemoryPool) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from tierpool.integrations.triton import allocator, install
+
+    install(device_pool)
+    scratch = allocator(device_pool)(1000, 512, None)
+    assert scratch.data_ptr() % 512 == 0
+    assert device_pool.get_statistics().active_allocations == 1
+    del scratch
+    assert device_pool.get_statistics().active_allocations == 0
+
+
+def test_jax(device_pool: MemoryPool) -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    from tierpool.integrations.jax import array
+
+    buffer = device_pool.allocate(4096)
+    buffer.copy_from(np.arange(1024, dtype=np.float32))
+    assert float(array(buffer, "float32", (4, 256)).sum()) == 1023 * 512
+    assert array(buffer).shape == (4096,)
+    with pytest.raises(ValueError, match="do not fit"):
+        array(buffer, "float32", 1025)
