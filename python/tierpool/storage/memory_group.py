@@ -53,7 +53,7 @@ class MemoryGroup:
         self.version = group.version
         self.limit_bytes = limit_bytes
         problems = []
-        # Never further up: what stands there is somebody else's. Version 2 lets only groups without processes have limits.
+        # Never further up, where groups are somebody else's. In version 2 a group with processes has none below it.
         for parent in ancestors(group)[: group.version]:
             folder = parent / f"tierpool-{os.getpid()}-{next(_NAMES)}"
             try:

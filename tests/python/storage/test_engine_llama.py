@@ -21,7 +21,6 @@ pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'ti
 
 from make_model import write_model
 from model_shapes import ModelShape
-
 from tierpool import BudgetError, CancelledError, ReadError, TierpoolError
 from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
 from tierpool.storage.errors import ModelError, PlanError
