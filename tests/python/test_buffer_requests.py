@@ -84,7 +84,7 @@ class TestSize:
         with pytest.raises(TypeError):
             pool.allocate()  # type: ignore[call-arg]
         with pytest.raises(TypeError):
-            pool.allocate(8, 256, 1)  # type: ignore[call-arg]
+            pool.allocate(8, 256, 1, 0)  # type: ignore[call-arg]
 
 
 class TestOutOfReach:
@@ -108,7 +108,7 @@ class TestOutOfReach:
     def test_no_view(self, make_pool: MakePool, see: Any) -> None:
         pool = make_pool(device="simulated")
         buffer = pool.allocate(8)
-        with pytest.raises(BufferError, match=r"cannot reach the memory of device 'simulated'; build .*device='host'"):
+        with pytest.raises(BufferError, match=r"the memory of device 'simulated'; .*build the pool with device='host'"):
             see(buffer)
         buffer.release()
         assert pool.get_statistics().active_allocations == 0

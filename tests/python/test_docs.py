@@ -102,7 +102,7 @@ def test_the_buffer_pool_page_names_every_setting() -> None:
 
 
 def test_the_storage_page_names_every_statistic() -> None:
-    text = PAGES[2].read_text(encoding="utf-8")
+    text = (ROOT / "python" / "STORAGE.md").read_text(encoding="utf-8")
     phase = PhaseStatistics(*[0] * len(PhaseStatistics.__dataclass_fields__))
     names = [*phase.to_dict(), *ModelStatistics.__dataclass_fields__]
     missing = [name for name in names if f"`{name}`" not in text and f"`statistics.{name}`" not in text]

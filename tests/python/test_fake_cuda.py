@@ -24,8 +24,8 @@ def test_on_a_driver_without_a_gpu(tmp_path: Path) -> None:
         pytest.skip("NO C++ COMPILER HERE: the driver without a GPU cannot be built")
     library = tmp_path / "libcuda.so.1"
     includes = [f"-I{ROOT / 'cpp'}", f"-I{ROOT / 'tests' / 'cpp'}", '-DTIERPOOL_FAKE_CUDA_LIBRARY=""']
-    source = ROOT / "tests" / "cpp" / "device" / "fake_cuda_driver.cpp"
-    subprocess.run([compiler, "-std=c++20", "-O1", "-fPIC", "-shared", *includes, source, "-o", library], check=True)
+    sources = sorted((ROOT / "tests" / "cpp" / "device").glob("fake_cuda_*.cpp"))
+    subprocess.run([compiler, "-std=c++20", "-O1", "-fPIC", "-shared", *includes, *sources, "-o", library], check=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", "tests/python/cuda"]
     environment = {**os.environ, "LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
