@@ -105,7 +105,7 @@ def test_streamed_logits_are_those_of_a_plain_run(
     streamed.close()
     assert counters.read_bytes > 0
     assert counters.used_bytes <= counters.peak_bytes <= counters.limit_bytes == plan.budget.limit_bytes
-    assert len(set(expected.argmax(axis=1))) > 10
+    assert len(np.unique(expected, axis=0)) > 25  # the model says something else at nearly every position
 
 
 def test_a_resident_plan_has_nothing_in_the_way(
