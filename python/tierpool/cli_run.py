@@ -84,6 +84,10 @@ def _user_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     except TierpoolError:
         raise
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"the input is no text: byte {error.object[error.start]:#x} is not valid {error.encoding}; convert it first"
+        ) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -101,6 +101,7 @@ class TestRun:
             (["--prompt", "Hello", "--memory", "1MB"], 1, "are missing"),
             (["--prompt", "Hello", "--top-p", "2", *RUN], 2, "top_p must be"),
             (["--prompt", "Hello" * 300, *RUN], 2, "shorten the prompt"),
+            (["--prompt", "ab\udcff", *RUN], 2, "the prompt is no text: its character 2"),
         ],
     )
     def test_what_cannot_run_is_one_line(self, model: Path, options: list[str], code: int, says: str) -> None:

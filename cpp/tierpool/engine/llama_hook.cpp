@@ -12,6 +12,9 @@ namespace {
 
 constexpr const char* kRemedy = "; this model cannot be streamed with this version of llama.cpp: run it in memory";
 
+// Beyond any model; a table of places has an entry for each number.
+constexpr std::uint32_t kMostLayerNumber = 65'535;
+
 std::string_view name_of(const GgmlTensor& tensor) noexcept {
   return {tensor.name.data(), strnlen(tensor.name.data(), tensor.name.size())};
 }
@@ -22,6 +25,10 @@ LlamaHook::LlamaHook(std::string_view stop_node, StopKind kind, std::vector<Stre
     : prefix_(std::string(stop_node) + "-"), kind_(kind), layers_(std::move(layers)), gate_(gate) {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const std::uint32_t number = layers_[i].number;
+    if (number > kMostLayerNumber) {
+      throw ConfigError("Layer " + std::to_string(number) + " is above the most, " + std::to_string(kMostLayerNumber) +
+                        ": layers are numbered from 0 in the order of the model");
+    }
     if (i > 0 && number <= layers_[i - 1].number) {
       throw ConfigError("Layer " + std::to_string(number) + " comes after layer " +
                         std::to_string(layers_[i - 1].number) + ": layers must be given in order");

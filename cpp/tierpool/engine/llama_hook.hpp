@@ -40,8 +40,9 @@ struct StreamedLayer {
 /// is checked: it must lie where slots are shown, and be used only between its layer's stop and the next.
 class LlamaHook {
  public:
-  /// `stop_node` is followed by '-' and the layer's number in the names of nodes. `layers` by order of use. The gate,
-  /// which knows the layers by their place in `layers`, outlives the hook.
+  /// `stop_node` is followed by '-' and the layer's number in the names of nodes. `layers` by order of use; ConfigError
+  /// when they are not, or a number is above 65,535. The gate, which knows the layers by their place in `layers`,
+  /// outlives the hook.
   LlamaHook(std::string_view stop_node, StopKind kind, std::vector<StreamedLayer> layers, LayerGate& gate);
   ~LlamaHook() = default;
   LlamaHook(const LlamaHook&) = delete;

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tierpool._core import CancelledError, TierpoolError
+from tierpool.storage.engine_worker import EngineWorker
 from tierpool.storage.file_mappings import MappingWatch
 from tierpool.storage.llama_context import LlamaContext, LlamaModel
 from tierpool.storage.llama_library import llama_library
@@ -27,7 +28,7 @@ from tierpool.storage.llama_weights import (
 from tierpool.storage.plan import Budget, Estimate, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -163,9 +164,10 @@ class LlamaEngine:
         self._position = 0
         self._cancelled = threading.Event()
         self._process = os.getpid()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tierpool-engine")
+        self._worker = EngineWorker()
+        self._cancel = partial(_cancel, self._cancelled, weights)
         # Also when nobody closes it, and when Python ends.
-        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, parts.pop_all())
+        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, self._cancel, parts.pop_all())
 
     @property
     def plan(self) -> Plan:
@@ -212,12 +214,8 @@ class LlamaEngine:
         self._require_open()
         self._require_room(tokens)
         self._cancelled.clear()
-        running = self._worker.submit(self._evaluate, tokens)
-        try:
-            return running.result()
-        except BaseException:
-            self._end(running)
-            raise
+        logits: NDArray[np.float32] = self._worker.run(partial(self._evaluate, tokens), self._cancel)
+        return logits
 
     def truncate(self, position: int) -> None:
         """Forget the positions from `position` on.
@@ -233,12 +231,11 @@ class LlamaEngine:
         if not 0 <= position <= self._position:
             raise ValueError(f"position is {position}, it must be in 0 to {self._position}")
         if position < self._position:
-            self._worker.submit(self._forget_from, position).result()
+            self._worker.run(partial(self._forget_from, position), self._cancel)
 
     def cancel(self) -> None:
         """End the evaluation under way, from any thread; without one, nothing happens."""
-        self._cancelled.set()
-        self._weights.cancel()
+        self._cancel()
 
     def get_counters(self) -> EngineCounters:
         """Everything counted so far."""
@@ -253,7 +250,6 @@ class LlamaEngine:
     def close(self) -> None:
         """Give everything back; a second call does nothing. A forked child's close leaves all to the parent."""
         if self._close.alive and os.getpid() == self._process:
-            self.cancel()
             self._close()
 
     def _evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -290,12 +286,6 @@ class LlamaEngine:
                 f"from position {position} on: all {forgotten} are forgotten, evaluate them again"
             )
 
-    def _end(self, running: Future[Any]) -> None:
-        """Wait for what was interrupted, so that nothing is computed any more when its caller goes on."""
-        if not running.done():
-            self.cancel()
-            wait([running])
-
     def _require_wanted(self) -> None:
         if self._cancelled.is_set():
             raise CancelledError("the evaluation was cancelled")
@@ -323,8 +313,13 @@ class LlamaEngine:
                 raise ValueError(f"token is {token}, the vocabulary has {self._vocabulary.size}, from 0 up")
 
 
-def _close_parts(process: int, worker: ThreadPoolExecutor, parts: ExitStack) -> None:
+def _cancel(cancelled: threading.Event, weights: Weights) -> None:
+    cancelled.set()
+    weights.cancel()
+
+
+def _close_parts(process: int, worker: EngineWorker, cancel: Callable[[], None], parts: ExitStack) -> None:
     # A forked child has copies of what is the parent's to close.
     if os.getpid() == process:
-        worker.shutdown()
+        worker.close(cancel)
         parts.close()

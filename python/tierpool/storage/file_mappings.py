@@ -18,6 +18,8 @@ _LINE = re.compile(
     r"(?P<major>[0-9a-f]+):(?P<minor>[0-9a-f]+) (?P<inode>\d+)\s*(?P<path>.*)"
 )
 
+_REMOVED = " (deleted)"
+
 
 @dataclass(frozen=True)
 class FileMapping:
@@ -45,14 +47,17 @@ class MappingWatch:
         """
         status = Path(path).stat()
         real_path = os.path.realpath(path)
-        device = os.major(status.st_dev), os.minor(status.st_dev)
+        identity = os.major(status.st_dev), os.minor(status.st_dev), status.st_ino
         found = []
         for line in self._lines():
             entry = _LINE.match(line)
-            if entry is None or line in self._before or int(entry["inode"]) != status.st_ino:
+            if entry is None or line in self._before:
                 continue
-            # Some file systems list another device than they tell.
-            if (int(entry["major"], 16), int(entry["minor"], 16)) == device or entry["path"] == real_path:
+            listed = int(entry["major"], 16), int(entry["minor"], 16), int(entry["inode"])
+            # Some file systems list another device and number than they tell. What was removed or replaced since is
+            # listed as such, and a file may be named like that.
+            is_named = entry["path"] == real_path and not real_path.endswith(_REMOVED)
+            if listed == identity or is_named:
                 start = int(entry["start"], 16)
                 found.append(FileMapping(start, int(entry["offset"], 16), int(entry["end"], 16) - start))
         joined = _join(found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from inspect import GEN_RUNNING, getgeneratorstate
 from typing import TYPE_CHECKING, Literal
 
-from tierpool._core import CancelledError
+from tierpool._core import CancelledError, TierpoolError
 from tierpool.storage.sampler import Sampler
 from tierpool.storage.text_assembly import TextAssembly
 
@@ -29,7 +30,8 @@ class Generation:
 
     Tokens are computed when a piece is asked for, and only then. The generation ends when the model ends it, at a stop
     string, after `max_tokens`, when the context is full, when it is closed or dropped, and when something fails.
-    One thread at a time may ask for pieces; `cancel` and `close` may be called from any thread.
+    One thread at a time may ask for pieces; `cancel` and `close` may be called from any thread. A forked child is
+    refused pieces; its `close` leaves all to the parent.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class Generation:
         self._assembly = TextAssembly(stop)
         self._max_tokens = max_tokens
         self._cancelled = threading.Event()
+        self._process = os.getpid()
         self._asking = threading.RLock()
         self._pieces = self._generate()
 
@@ -70,6 +73,9 @@ class Generation:
         return self
 
     def __next__(self) -> str:
+        # Before the lock is asked for, which a thread of the parent may hold.
+        if os.getpid() != self._process:
+            raise TierpoolError("a generation does not work in a forked child: load the model there")
         with self._asking:
             return next(self._pieces)
 
@@ -89,6 +95,8 @@ class Generation:
 
     def close(self) -> None:
         """End it and wait until nothing is computed any more; the text that was held back is lost."""
+        if os.getpid() != self._process:
+            return
         # An evaluation that begins just after a cancel does not hear of it: it is told again.
         while not self._asking.acquire(timeout=_CANCEL_AGAIN_SECONDS):
             self.cancel()

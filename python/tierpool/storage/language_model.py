@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from tierpool._core import TierpoolError
 from tierpool.storage.chat_prompt import render_messages
 from tierpool.storage.errors import ModelBusyError, ModelClosedError
 from tierpool.storage.generation import Generation
@@ -30,7 +32,8 @@ class LanguageModel:
 
     One generation at a time: a second one is refused while the first goes on. `get_statistics`,
     `get_layer_statistics` and `close` may be called from any thread at any time; who generates, cancels and closes may
-    be different threads. A model that is dropped is closed.
+    be different threads. A model that is dropped is closed. A forked child is refused everything but `close`, which
+    leaves all to the parent.
 
     Parameters
     ----------
@@ -41,6 +44,7 @@ class LanguageModel:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._gatherer = StatisticsGatherer(engine)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._active: weakref.ref[Generation] | None = None
         self._close = weakref.finalize(self, engine.close)
@@ -103,9 +107,11 @@ class LanguageModel:
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        self._require_own_process()
         with self._lock:
             self._require_free()
             if isinstance(prompt, str):
+                _require_text(prompt)
                 tokens = self._engine.tokenize(prompt, add_special=True, parse_special=True)
             else:
                 tokens = [operator.index(token) for token in prompt]
@@ -134,9 +140,11 @@ class LanguageModel:
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        self._require_own_process()
         with self._lock:
             self._require_free()
             text = render_messages(self._engine, messages)
+            _require_text(text)
             # The template writes the marks that begin a text itself.
             tokens = self._engine.tokenize(text, add_special=False, parse_special=True)
             return self._start(tokens, sampling, max_tokens, stops)
@@ -165,6 +173,8 @@ class LanguageModel:
 
     def close(self) -> None:
         """End a generation that goes on, at its next token, and give everything back; a second call does nothing."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             if active := self._going_on():
                 active.close()
@@ -211,7 +221,13 @@ class LanguageModel:
         generation = self._active() if self._active else None
         return generation if generation is not None and generation.finish_reason is None else None
 
+    def _require_own_process(self) -> None:
+        # Before any lock is asked for, which a thread of the parent may hold.
+        if os.getpid() != self._process:
+            raise TierpoolError("a model does not work in a forked child: load it there")
+
     def _require_open(self) -> None:
+        self._require_own_process()
         if self.closed:
             raise ModelClosedError(f"the model {self.plan.path} is closed: load it again")
 
@@ -223,3 +239,13 @@ class LanguageModel:
                 f"a generation of {self.plan.path} goes on, {len(active.tokens)} tokens after a prompt of "
                 f"{len(active.prompt)} ({shown}): read it to its end or close it first"
             )
+
+
+def _require_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the prompt is no text: its character {error.start} is {text[error.start]!r}, which UTF-8 cannot write; "
+            "give it as valid UTF-8"
+        ) from error

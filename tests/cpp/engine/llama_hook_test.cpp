@@ -233,6 +233,13 @@ TEST_F(LlamaHookTest, AGraphThatTheLibraryBrokeOffIsNotJudged) {
   EXPECT_NO_THROW(hook_.end(false));
 }
 
+TEST_F(LlamaHookTest, NumbersOfNoLayerAreRefused) {
+  for (const std::uint32_t number : {65'536U, 0xFFFF'FFFFU}) {
+    EXPECT_THROW(LlamaHook("topk", StopKind::experts, {{number, {}}}, gate_), ConfigError) << number;
+  }
+  EXPECT_NO_THROW(LlamaHook("topk", StopKind::experts, {{65'535, {}}}, gate_));
+}
+
 TEST_F(LlamaHookTest, LayersOutOfOrderAreRefused) {
   EXPECT_THROW(LlamaHook("topk", StopKind::experts, {{3, {}}, {1, {}}}, gate_), ConfigError);
 }

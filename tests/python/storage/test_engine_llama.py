@@ -9,6 +9,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,9 +58,9 @@ def plan_for(path: Path, profile: Profile, share: float) -> Plan:
     """A plan with the least memory and `share` of the weights more."""
     model = read_model(path)
     with pytest.raises(PlanError) as refused:
-        plan_model(model, profile, 1 << 20, context=CONTEXT, threads=2)
+        plan_model(model, profile, 1 << 20, context=CONTEXT, threads=1)
     budget = refused.value.needed + round(share * model.weight_bytes)
-    return plan_model(model, profile, budget, context=CONTEXT, threads=2)
+    return plan_model(model, profile, budget, context=CONTEXT, threads=1)
 
 
 def plain_like(plan: Plan) -> LlamaEngine:
@@ -105,13 +107,13 @@ def test_streamed_logits_are_those_of_a_plain_run(
     streamed.close()
     assert counters.read_bytes > 0
     assert counters.used_bytes <= counters.peak_bytes <= counters.limit_bytes == plan.budget.limit_bytes
-    assert len(np.unique(expected, axis=0)) > 25  # the model says something else at nearly every position
+    assert len({row.tobytes() for row in expected}) > 15, "a model that repeats itself proves little"
 
 
 def test_a_resident_plan_has_nothing_in_the_way(
     models: Callable[[str], Path], profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_model(read_model(models("qwen3moe")), profile, 8 << 30, context=CONTEXT, threads=2)
+    plan = plan_model(read_model(models("qwen3moe")), profile, 8 << 30, context=CONTEXT, threads=1)
     assert plan.mode == "resident"
     seen = []
     attach = ResidentWeights.attach
@@ -267,7 +269,7 @@ def test_cancel_from_another_thread(moe: LlamaEngine) -> None:
 
 
 def test_a_plain_run_can_be_cancelled_too(models: Callable[[str], Path]) -> None:
-    engine = load_plain(models("llama"), context=CONTEXT, threads=2, n_ubatch=1)
+    engine = load_plain(models("llama"), context=CONTEXT, threads=1, n_ubatch=1)
     engine.cancel()  # without an evaluation nothing happens
     assert np.isfinite(engine.evaluate(PROMPT)).all()
     engine.truncate(0)
@@ -366,9 +368,23 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone(moe: LlamaEngine)
     np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
 
 
+def test_a_thread_computes_on_after_the_main_one_has_ended(models: Callable[[str], Path]) -> None:
+    code = f"""
+import threading
+from tierpool.storage.engine_llama import load_plain
+engine = load_plain({str(models("llama"))!r}, context={CONTEXT}, threads=1)
+def use():
+    threading.main_thread().join()
+    print(len(engine.evaluate([5, 6])))
+threading.Thread(target=use).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{VOCABULARY}\n"), done.stderr
+
+
 def test_llama_cpp_writes_into_our_log(models: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="tierpool"):
-        load_plain(models("llama"), context=CONTEXT).close()
+        load_plain(models("llama"), context=CONTEXT, threads=1).close()
     assert any(record.getMessage().startswith("llama.cpp: ") for record in caplog.records)
 
 

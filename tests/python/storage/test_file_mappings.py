@@ -25,10 +25,9 @@ def write_table(root: Path, path: Path, *pieces: tuple[int, int, int], path_only
     """Pieces are address, end and offset."""
     status = path.stat()
     device = "00:00" if path_only else f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    inode = status.st_ino + path_only
     lines = ["7000-8000 rw-p 00000000 00:00 0 ", "ff00-ff10 r--s 00000000 01:01 1   /other"]
-    lines += [
-        f"{start:x}-{end:x} r--s {offset:08x} {device} {status.st_ino}      {path}" for start, end, offset in pieces
-    ]
+    lines += [f"{start:x}-{end:x} r--s {offset:08x} {device} {inode}      {path}" for start, end, offset in pieces]
     table = root / "proc/self/maps"
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text("\n".join(lines), encoding="utf-8")
@@ -61,6 +60,23 @@ def test_only_new_ones_count(tmp_path: Path, model: Path) -> None:
         watch.new_mapping(str(model))
     write_table(tmp_path, model, (0x20000, 0x30000, 0), (0x50000, 0x60000, 0))
     assert watch.new_mapping(str(model)).address == 0x50000
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_mapping_of_what_was_there_before_is_none(model: Path, replaced: bool) -> None:
+    watch = MappingWatch()
+    with model.open("rb") as file, mmap.mmap(file.fileno(), PAGE, prot=mmap.PROT_READ):
+        assert watch.new_mapping(str(model)).size_bytes == PAGE
+        other = model.with_name("other")
+        other.write_bytes(b"y" * PAGE)
+        if replaced:
+            other.rename(model)
+        else:
+            model.unlink()
+            other.rename(f"{model} (deleted)")
+            model = Path(f"{model} (deleted)")  # listed as the removed file is
+        with pytest.raises(TierpoolError, match="mapped it 0 times"):
+            watch.new_mapping(str(model))
 
 
 def test_a_system_without_a_list(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tierpool import TierpoolError
 from tierpool.storage import LanguageModel, ModelBusyError, ModelClosedError, ModelError, load
+from tierpool.storage.generation import Generation
 
 
 class TestGenerate:
@@ -82,6 +84,7 @@ class TestGenerate:
             ("x", {"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
             ("x", {"top_p": 2}, "top_p must be"),
             ("x", {"stop": ""}, "stop string is empty"),
+            ("ab\udcff", {}, "the prompt is no text: its character 2 is .*give it as valid UTF-8"),
         ],
     )
     def test_what_cannot_be_generated(self, prompt: str | list[int], settings: dict[str, object], says: str) -> None:
@@ -236,6 +239,57 @@ class TestClose:
         LanguageModel(engine)
         gc.collect()
         assert engine.closes == 1
+
+
+def _use_in_child(model: LanguageModel, generation: Generation, answers: multiprocessing.SimpleQueue[str]) -> None:
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: next(generation),
+        lambda: model.generate("x"),
+        lambda: model.chat([{"role": "user", "content": "x"}]),
+        model.get_statistics,
+        model.get_layer_statistics,
+    )
+    for use in uses:
+        try:
+            use()
+            answers.put("it works")
+        except TierpoolError as error:
+            answers.put(str(error))
+    generation.close()
+    model.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_a_thread_generates_and_closes_neither_waits_nor_works() -> None:
+    engine = FakeEngine(b"abc")
+    model = LanguageModel(engine)
+    generation = model.generate("x", temperature=0)
+    computing, forked = threading.Event(), threading.Event()
+
+    def in_evaluation(_count: int) -> None:
+        computing.set()
+        assert forked.wait(30)
+
+    engine.before_evaluation = in_evaluation
+    pieces: list[str] = []
+    thread = threading.Thread(target=lambda: pieces.extend(generation))
+    thread.start()
+    assert computing.wait(30)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    child = context.Process(target=_use_in_child, args=(model, generation, answers))
+    with model._lock:  # as if another thread was about to close it
+        child.start()
+    child.join(20)
+    waits = child.is_alive()
+    child.kill()
+    forked.set()
+    thread.join(30)
+    assert not waits
+    for _ in range(5):
+        assert "forked child" in answers.get()
+    assert pieces == ["a", "b", "c"]
+    assert engine.closes == 0
 
 
 class TestStatistics:

@@ -1,0 +1,116 @@
+"""The thread on which an engine computes."""
+
+from __future__ import annotations
+
+import threading
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from tierpool._core import TierpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CANCEL_AGAIN_SECONDS = 0.05
+
+
+class EngineWorker:
+    """A thread that computes one call after the other, for as long as it is not closed.
+
+    Unlike an executor's, it works on while Python ends and other threads still generate, and does not keep Python from
+    ending. All methods may be called from any thread, and from what interrupts one of them.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._has_ended = False
+        self._thread = threading.Thread(target=self._work, name="tierpool-engine", daemon=True)
+        self._thread.start()
+
+    def run(self, function: Callable[[], Any], cancel: Callable[[], None]) -> Any:
+        """Have a function called and return what it returns, or raise what it raises.
+
+        What interrupts the waiting, such as Ctrl-C, is raised when the function has ended; `cancel` hastens that.
+
+        Raises
+        ------
+        TierpoolError
+            After `close`.
+        """
+        call = _Call(function)
+        del function
+        self._calls.put(call)
+        if self._has_ended:
+            self._refuse()
+        try:
+            call.wait()
+        except BaseException:
+            cancel()
+            call.wait()
+            raise
+        return call.take()
+
+    def close(self, cancel: Callable[[], None]) -> None:
+        """End the thread, after the call under way, which `cancel` ends; a second call does nothing."""
+        self._calls.put(None)
+        # The thread itself comes here when it drops the last reference of an engine: it computes nothing then.
+        if threading.current_thread() is self._thread:
+            return
+        # A call that begins just after a cancel does not hear of it: it is told again.
+        while self._thread.is_alive():
+            cancel()
+            self._thread.join(_CANCEL_AGAIN_SECONDS)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call.perform()
+            del call  # what it refers to must not live until the next one
+        self._has_ended = True
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Refuse what nobody computes any more. Either the thread sees a late call, or its caller sees the end."""
+        try:
+            while True:
+                if call := self._calls.get_nowait():
+                    call.refuse()
+        except Empty:
+            pass
+
+
+class _Call:
+    """A function, and what became of it."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function: Callable[[], Any] | None = function
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._under_way = threading.Lock()
+        self._under_way.acquire()
+
+    def perform(self) -> None:
+        function, self._function = self._function, None
+        assert function is not None
+        try:
+            self._result = function()
+        except BaseException as error:  # the caller raises it
+            self._error = error
+        del function  # before the caller goes on, who may want to drop the engine
+        self._under_way.release()
+
+    def refuse(self) -> None:
+        self._error = TierpoolError("the engine is closed: load the model again")
+        self._under_way.release()
+
+    def wait(self) -> None:
+        with self._under_way:  # not a condition, which whoever interrupts it could not wait for
+            pass
+
+    def take(self) -> Any:
+        error, self._error = self._error, None
+        if error is None:
+            return self._result
+        try:
+            raise error
+        finally:
+            del error  # a cycle with its own traceback would keep the engine

@@ -1,0 +1,158 @@
+"""The thread that computes: what it returns, how it is interrupted and closed, and that it never keeps Python."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+
+import pytest
+
+from tierpool import TierpoolError
+from tierpool.storage.engine_worker import EngineWorker, _Call
+
+
+def nothing() -> None:
+    pass
+
+
+class Engine:
+    """Closes its worker when it is dropped."""
+
+    def __init__(self) -> None:
+        self.worker = EngineWorker()
+        weakref.finalize(self, self.worker.close, nothing)
+
+    def compute(self) -> None:
+        pass
+
+
+def fail() -> None:
+    raise ValueError("nothing to compute")
+
+
+def is_alive(worker: EngineWorker) -> bool:
+    worker._thread.join(30)
+    return worker._thread.is_alive()
+
+
+def test_what_a_call_returns_and_raises() -> None:
+    worker = EngineWorker()
+    assert worker.run(threading.current_thread, nothing) is worker._thread
+    with pytest.raises(ValueError, match="nothing to compute"):
+        worker.run(fail, nothing)
+    assert worker.run(lambda: 5, nothing) == 5
+    worker.close(nothing)
+    worker.close(nothing)
+    assert not worker._thread.is_alive()
+
+
+def test_after_its_end_it_refuses() -> None:
+    worker = EngineWorker()
+    worker.close(nothing)
+    with pytest.raises(TierpoolError, match="closed: load the model again"):
+        worker.run(lambda: 5, nothing)
+
+
+def test_closing_cancels_until_the_call_hears_of_it() -> None:
+    worker, begun, cancels = EngineWorker(), threading.Event(), threading.Semaphore(0)
+    results: list[int] = []
+
+    def compute() -> int:
+        begun.set()
+        for _ in range(3):  # the first ones are not heard
+            assert cancels.acquire(timeout=30)
+        return 7
+
+    caller = threading.Thread(target=lambda: results.append(worker.run(compute, nothing)))
+    caller.start()
+    assert begun.wait(30)
+    worker.close(cancels.release)
+    caller.join(30)
+    assert results == [7]
+
+
+def test_callers_that_come_while_it_is_closed_are_answered() -> None:
+    for _ in range(50):
+        worker, answers = EngineWorker(), list[object]()
+
+        def call(worker: EngineWorker = worker, answers: list[object] = answers) -> None:
+            try:
+                answers.append(worker.run(lambda: 5, nothing))
+            except TierpoolError:
+                answers.append("refused")
+
+        callers = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        worker.close(nothing)
+        for caller in callers:
+            caller.join(30)
+        assert len(answers) == 4
+
+
+def test_an_interrupted_caller_waits_for_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, cancelled = EngineWorker(), threading.Event()
+    steps: list[str] = []
+
+    def compute() -> None:
+        assert cancelled.wait(30)
+        steps.append("ended")
+
+    wait = _Call.wait
+
+    def interrupted(_call: _Call) -> None:
+        monkeypatch.setattr(_Call, "wait", wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Call, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(compute, cancelled.set)
+    assert steps == ["ended"]
+    worker.close(nothing)
+
+
+def test_a_call_keeps_nothing_after_it() -> None:
+    engine = Engine()
+    worker, dropped = engine.worker, weakref.ref(engine)
+    worker.run(engine.compute, nothing)
+    del engine
+    gc.collect()
+    assert dropped() is None
+    assert not is_alive(worker)
+
+
+def test_the_thread_itself_may_drop_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[object] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *arguments: failures.append(arguments))
+    monkeypatch.setattr(sys, "unraisablehook", failures.append)
+    engines = [Engine()]
+    worker = engines[0].worker
+    worker.run(engines.clear, nothing)
+    assert not is_alive(worker)
+    assert failures == []
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_python_ends_while_a_thread_still_calls(daemon: bool) -> None:
+    code = f"""
+import threading, weakref
+from tierpool.storage.engine_worker import EngineWorker
+class Engine: pass
+engine, worker, begun = Engine(), EngineWorker(), threading.Event()
+cancelled = threading.Event()
+weakref.finalize(engine, worker.close, cancelled.set)
+def use():
+    if {daemon}:
+        return worker.run(lambda: (begun.set(), cancelled.wait()), cancelled.set)
+    begun.set()
+    threading.main_thread().join()
+    print(worker.run(lambda: "computed", cancelled.set), flush=True)
+threading.Thread(target=use, daemon={daemon}).start()
+begun.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("" if daemon else "computed\n")
