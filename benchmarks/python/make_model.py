@@ -32,6 +32,9 @@ ALIGNMENT = 32
 _SMALL_MODEL_BYTES = 200 << 20
 _POOL_BYTES = 16 << 20
 _SMALL_POOL_BYTES = 2 << 20
+# Tokens must stay apart through all layers. Where they are routed, what layers add to them must stay small besides, or
+# all of them go to the same experts; without experts, a text would go round in circles then.
+_EMBEDDING_DEVIATIONS = {"embedding": 1.0, "routed embedding": 4.0}
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _UNKNOWN, _CONTROL, _BYTE, _NORMAL = 2, 3, 6, 1
 _CHAT_TEMPLATE = (
@@ -49,12 +52,11 @@ class _Weights:
         self._pools: dict[tuple[GGMLQuantizationType, float], BlockPool] = {}
 
     def of(self, tensor: TensorShape) -> Iterator[memoryview]:
-        if tensor.fill not in {"weights", "embedding"}:
+        if tensor.fill not in {"weights", *_EMBEDDING_DEVIATIONS}:
             yield memoryview(self._floats(tensor).reshape(-1).view(np.uint8))
             return
-        # Tokens must stay apart through all layers, or all of them go to the same experts: what layers add to them must
-        # stay small. Of the deviation of the others, a row's product with a vector of deviation 1 has deviation 1 too.
-        key = (tensor.kind, 4.0 if tensor.fill == "embedding" else 1 / math.sqrt(tensor.shape[0]))
+        # A row's product with a vector of deviation 1 has deviation 1 too.
+        key = (tensor.kind, _EMBEDDING_DEVIATIONS.get(tensor.fill, 1 / math.sqrt(tensor.shape[0])))
         if key not in self._pools:
             self._pools[key] = BlockPool(*key, self._pool_bytes, self._rng)
         for _ in range(tensor.pieces):

@@ -16,7 +16,7 @@ _SLIDING_WINDOW = 128
 _MIXED = {"Q4_K_M": (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K)}
 QUANTIZATIONS = ("Q4_0", "Q8_0", "MXFP4", "Q4_K", "Q5_K", "Q6_K", "F16", *_MIXED)
 
-Fill = Literal["embedding", "weights", "ones", "router", "small"]
+Fill = Literal["embedding", "routed embedding", "weights", "ones", "router", "small"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class ModelShape:
         """Yield every tensor, in the order of the file."""
         matrix = self._kinds[0]
         # As the output too, an embedding of full deviation would answer each token with itself.
-        fill: Fill = "weights" if self.tied else "embedding"
+        untied: Fill = "routed embedding" if self.has_experts else "embedding"
+        fill: Fill = "weights" if self.tied else untied
         yield TensorShape("token_embd.weight", (self.embedding, self.vocabulary), matrix, fill)
         for layer in range(self.layers):
             for tensor in (*self._attention(), *self._experts(layer), *self._dense(layer)):
