@@ -9,8 +9,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -366,20 +364,6 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone(moe: LlamaEngine)
         assert "forked child" in answers.get()
     moe.truncate(0)
     np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
-
-
-def test_a_thread_computes_on_after_the_main_one_has_ended(models: Callable[[str], Path]) -> None:
-    code = f"""
-import threading
-from tierpool.storage.engine_llama import load_plain
-engine = load_plain({str(models("llama"))!r}, context={CONTEXT}, threads=1)
-def use():
-    threading.main_thread().join()
-    print(len(engine.evaluate([5, 6])))
-threading.Thread(target=use).start()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (0, f"{VOCABULARY}\n"), done.stderr
 
 
 def test_llama_cpp_writes_into_our_log(models: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:

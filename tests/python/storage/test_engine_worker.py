@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +134,27 @@ def test_the_thread_itself_may_drop_its_engine(monkeypatch: pytest.MonkeyPatch) 
     worker.run(engines.clear, nothing)
     assert not is_alive(worker)
     assert failures == []
+
+
+def test_an_engine_computes_after_the_main_thread_has_ended(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+    from make_model import write_model
+    from model_shapes import ModelShape
+
+    path = tmp_path / "model.gguf"
+    write_model(path, ModelShape("llama", layers=1, vocabulary=400))
+    code = f"""
+import threading
+from tierpool.storage.engine_llama import load_plain
+engine = load_plain({str(path)!r}, context=64, threads=1)
+def use():
+    threading.main_thread().join()
+    print(len(engine.evaluate([5, 6])))
+threading.Thread(target=use).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "400\n"), done.stderr
 
 
 @pytest.mark.parametrize("daemon", [False, True])
