@@ -3,8 +3,8 @@
 A figure is (reserved - base) / (live peak - base): base is what the model holds before the work, live peak the most
 that tensors asked for at once, reserved the most that the allocator took from the device. Base and peak are PyTorch's
 own counts of requested bytes, the same for all, because the work is the same; each contender runs in a process of its
-own. The pool runs without magazines, with magazines of 16 MiB a thread, and with those it has by default: what they park
-cannot become a larger block, and PyTorch asks for many sizes.
+own. The pool runs without magazines, with magazines of 16 MiB a thread, and with those it has by default: what they
+park cannot become a larger block, and PyTorch asks for many sizes.
 """
 
 from __future__ import annotations
