@@ -3,7 +3,8 @@
 A figure is (reserved - base) / (live peak - base): base is what the model holds before the work, live peak the most
 that tensors asked for at once, reserved the most that the allocator took from the device. Base and peak are PyTorch's
 own counts of requested bytes, the same for all, because the work is the same; each contender runs in a process of its
-own. The pool has no magazines: what they park cannot become a larger block, and PyTorch asks for many sizes.
+own. The pool runs without magazines, with magazines of 16 MiB a thread, and with those it has by default: what they
+park cannot become a larger block, and PyTorch asks for many sizes.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEAP_MB = 96 * 1024
-CONTENDERS = {
-    "torch": {},
-    "torch-expandable-segments": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
-    "tierpool": {},
+ENVIRONMENTS = {"torch-expandable-segments": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}}
+POOLS: dict[str, dict[str, Any]] = {
+    "tierpool": {"magazines": False},
+    "tierpool-16MiB-magazines": {"magazine_thread_bytes": "16MiB"},
+    "tierpool-default-magazines": {},
 }
+CONTENDERS = ("torch", "torch-expandable-segments", *POOLS)
 DECODE_TOKENS = 128
 DECODE_PAIRS = 5
 MIB = 2**20
@@ -40,11 +43,12 @@ class Meter:
 
     def __init__(self, contender: str) -> None:
         self.pool: Any = None
-        if contender == "tierpool":
+        if contender in POOLS:
             from tierpool import MemoryPool  # noqa: PLC0415  (the contender's only)
             from tierpool.integrations.torch import install  # noqa: PLC0415
 
-            self.pool = MemoryPool(device="cuda:0", heap_size_mb=HEAP_MB, num_heaps=1, warmup_sizes=[], magazines=False)
+            settings = POOLS[contender]
+            self.pool = MemoryPool(device="cuda:0", heap_size_mb=HEAP_MB, num_heaps=1, warmup_sizes=[], **settings)
             install(self.pool)
 
     def begin(self) -> None:
@@ -115,7 +119,7 @@ def run_decode(contender: str) -> dict[str, float]:
 def in_own_process(*arguments: str) -> dict[str, float]:
     """Run this program for one figure."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTORCH_")}
-    environment |= CONTENDERS[arguments[-1]]
+    environment |= ENVIRONMENTS.get(arguments[-1], {})
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         command = [sys.executable, __file__, "--one", *arguments, "--result", str(result)]
@@ -141,19 +145,20 @@ def memory_rows(name: str) -> Iterator[Row]:
 
 def decode_rows(repetitions: int) -> list[Row]:
     """Tokens a second, in pairs."""
-    samples: dict[str, list[float]] = {"tierpool": [], "torch": []}
+    samples: dict[str, list[float]] = {contender: [] for contender in (*POOLS, "torch")}
     for _ in range(min(repetitions, DECODE_PAIRS)):
         for contender, figures in samples.items():
             figures.append(in_own_process("decode", contender)["tokens_per_second"])
-    ratios = [ours / theirs for ours, theirs in zip(*samples.values(), strict=True)]
     rows = [
         Row(f"cuda/llama-decode/{contender}", median(figures), "tok/s", len(figures), spread(figures))
         for contender, figures in samples.items()
     ]
-    return [
-        *rows,
-        Row("cuda/llama-decode-ratio/tierpool", median(ratios), "x", len(ratios), spread(ratios), "of torch"),
-    ]
+    for contender in POOLS:
+        ratios = [ours / theirs for ours, theirs in zip(samples[contender], samples["torch"], strict=True)]
+        rows.append(
+            Row(f"cuda/llama-decode-ratio/{contender}", median(ratios), "x", len(ratios), spread(ratios), "of torch")
+        )
+    return rows
 
 
 def all_rows(repetitions: int) -> Iterator[Row]:

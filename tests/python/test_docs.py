@@ -20,7 +20,8 @@ from tierpool.storage import ModelStatistics, PhaseStatistics
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *(ROOT / "python" / name for name in ("BUFFER_POOL.md", "CUDA.md", "STORAGE.md"))]
+BUFFER_POOL, CUDA, STORAGE = (ROOT / "python" / f"{name}.md" for name in ("BUFFER_POOL", "CUDA", "STORAGE"))
+PAGES = [README, BUFFER_POOL, CUDA, STORAGE]
 MAKE_MODEL = ROOT / "benchmarks" / "python" / "make_model.py"
 NEEDS_A_GPU = "# needs a GPU"
 MODULES = [
@@ -96,13 +97,13 @@ def test_readme_tables_name_what_there_is() -> None:
 
 
 def test_the_buffer_pool_page_names_every_setting() -> None:
-    text = PAGES[1].read_text(encoding="utf-8")
+    text = BUFFER_POOL.read_text(encoding="utf-8")
     settings = [name for name in inspect.signature(tierpool.BufferPool).parameters if f"`{name}`" not in text]
     assert settings == []
 
 
 def test_the_storage_page_names_every_statistic() -> None:
-    text = (ROOT / "python" / "STORAGE.md").read_text(encoding="utf-8")
+    text = STORAGE.read_text(encoding="utf-8")
     phase = PhaseStatistics(*[0] * len(PhaseStatistics.__dataclass_fields__))
     names = [*phase.to_dict(), *ModelStatistics.__dataclass_fields__]
     missing = [name for name in names if f"`{name}`" not in text and f"`statistics.{name}`" not in text]

@@ -220,12 +220,14 @@ def moe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def budget_bytes(moe: Path) -> int:
-    """Enough to run, and too little for the whole model."""
+def budget_bytes(moe: Path, profile: Profile) -> int:
+    """Enough for a run to work, which is a smaller process than this one, and too little for the whole model."""
     from tierpool.storage import PlanError, make_plan
 
+    process_bytes = run_child({"side": "measure"}, None).values["process_bytes"]
+    of_a_run = replace(profile, limits=replace(profile.limits, process_bytes=process_bytes))
     with pytest.raises(PlanError) as refusal:
-        make_plan(moe, memory=1, context=256)
+        make_plan(moe, memory=1, context=256, profile=of_a_run)
     return refusal.value.needed + (24 << 20)
 
 
