@@ -206,7 +206,7 @@ void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) c
                           " bytes: the pool is closed; create a new MemoryPool");
   }
   const bool over_limit = outcome == AllocationOutcome::over_limit;
-  throw out_of_memory_error(bytes, over_limit, lanes_->home().statistics(), config_, device_->name());
+  throw out_of_memory_error(bytes, over_limit, lanes_->home().statistics(), config_, *device_);
 }
 
 Allocation MemoryPool::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {

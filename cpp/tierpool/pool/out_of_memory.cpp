@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdio>
+#include <string>
 
 #include "tierpool/base/memory_size.hpp"
 
@@ -17,7 +18,7 @@ std::string state(std::uint64_t bytes, const PoolStatistics& now) {
 }
 
 std::string remedy(std::uint64_t bytes, bool over_limit, const PoolStatistics& now, const PoolConfig& config,
-                   const std::string& device_name) {
+                   const Device& device) {
   if (over_limit) {
     return format_memory_size(now.used_bytes + now.fallback_used_bytes) + " of max_bytes " +
            format_memory_size(*config.max_bytes) + " are in use: raise max_bytes or release buffers";
@@ -26,15 +27,22 @@ std::string remedy(std::uint64_t bytes, bool over_limit, const PoolStatistics& n
                                                              : "increase heap_size_mb or num_heaps, or release buffers";
   return enlarge + (config.on_exhaustion == OnExhaustion::raise
                         ? ", or set on_exhaustion='fallback'"
-                        : " (device '" + device_name + "' could not serve it directly either)");
+                        : " (device '" + device.name() + "' could not serve it directly either)");
+}
+
+// A context that is gone, for one, refuses every call: no heap size helps then.
+std::string fault_of(const Device& device) {
+  const std::string fault = device.fault();
+  return fault.empty() ? fault : "; what the device refused last was for no shortage: " + fault;
 }
 
 }  // namespace
 
 OutOfMemoryError out_of_memory_error(std::uint64_t bytes, bool over_limit, const PoolStatistics& now,
-                                     const PoolConfig& config, const std::string& device_name) {
-  return {"out of memory: " + state(bytes, now) + "; " + remedy(bytes, over_limit, now, config, device_name),
-          {bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()}};
+                                     const PoolConfig& config, const Device& device) {
+  return {
+      "out of memory: " + state(bytes, now) + "; " + remedy(bytes, over_limit, now, config, device) + fault_of(device),
+      {bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()}};
 }
 
 }  // namespace tierpool

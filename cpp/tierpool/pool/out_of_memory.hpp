@@ -1,17 +1,17 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "tierpool/base/errors.hpp"
+#include "tierpool/device/device.hpp"
 #include "tierpool/pool/pool_config.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
 
 namespace tierpool {
 
 /// The error for a request that neither heaps nor device could serve: what was asked, what is free, what to change.
-/// `over_limit` tells that max_bytes refused it.
+/// What the device last failed for, if for no shortage, is told, too. `over_limit` tells that max_bytes refused it.
 [[nodiscard]] OutOfMemoryError out_of_memory_error(std::uint64_t bytes, bool over_limit, const PoolStatistics& now,
-                                                   const PoolConfig& config, const std::string& device_name);
+                                                   const PoolConfig& config, const Device& device);
 
 }  // namespace tierpool
