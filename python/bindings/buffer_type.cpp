@@ -3,7 +3,6 @@
 #include <structmember.h>
 
 #include <array>
-#include <cstdio>
 #include <new>
 #include <string>
 
@@ -91,14 +90,9 @@ PyObject* repr(PyObject* self) {
     return PyUnicode_FromFormat("<tierpool.Buffer released, %llu bytes>",
                                 static_cast<unsigned long long>(buffer.nbytes));
   }
-  std::array<char, 32> place{};
-  if (buffer.heap_index == kNoHeap) {
-    std::snprintf(place.data(), place.size(), "fallback");
-  } else {
-    std::snprintf(place.data(), place.size(), "heap %u", buffer.heap_index);
-  }
+  const std::string place = buffer.heap_index == kNoHeap ? "fallback" : "heap " + std::to_string(buffer.heap_index);
   return PyUnicode_FromFormat("<tierpool.Buffer %llu bytes at %p, %s>", static_cast<unsigned long long>(buffer.nbytes),
-                              pointer_at(buffer.address), place.data());
+                              pointer_at(buffer.address), place.c_str());
 }
 
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
@@ -355,43 +349,6 @@ Buffer& memory_of(BufferObject& buffer) noexcept {
 bool is_buffer(py::handle object) noexcept { return PyObject_TypeCheck(object.ptr(), buffer_type) != 0; }
 
 BufferObject& buffer_object(py::handle buffer) noexcept { return self_of(buffer.ptr()); }
-
-void check_not_given_up(const BufferObject& buffer) {
-  if (buffer.views.is_given_up()) {
-    throw py::value_error("the buffer of " + std::to_string(buffer.nbytes) +
-                          " bytes was released already; allocate a new one");
-  }
-}
-
-void check_host_accessible(const BufferObject& buffer) {
-  const Device& device = memory_of(buffer).pool().device();
-  if (!device.host_accessible()) {
-    throw py::buffer_error(
-        "the processor cannot reach the memory of device '" + device.name() +
-        "'; copy the bytes by buffer.copy_to(array), or build the pool with device='host' or 'pinned'");
-  }
-}
-
-void check_releasable(const BufferObject& buffer) {
-  if (buffer.views.are_none() && buffer.shared == nullptr) [[likely]] {
-    return;
-  }
-  check_not_given_up(buffer);
-  const std::string size = std::to_string(buffer.nbytes);
-  if (buffer.views.count() != 0) {
-    throw py::buffer_error("cannot release the buffer of " + size + " bytes: it has live views (" +
-                           std::to_string(buffer.views.count()) +
-                           "); drop them first, or drop the buffer and let them keep the memory");
-  }
-  if (buffer.shared != nullptr && buffer.shared->export_count() != 0) {
-    throw py::buffer_error("cannot release the buffer of " + size + " bytes: it has live DLPack exports (" +
-                           std::to_string(buffer.shared->export_count()) + "); drop them first, or drop the buffer");
-  }
-  if (buffer.views.address_is_out()) {
-    throw py::buffer_error("cannot release the buffer of " + size +
-                           " bytes: __array_interface__ gave its address away; drop the buffer instead");
-  }
-}
 
 void give_up(BufferObject& buffer) noexcept {
   if (buffer.views.give_up()) {
