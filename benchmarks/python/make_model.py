@@ -53,7 +53,7 @@ class _Weights:
 
     def of(self, tensor: TensorShape) -> Iterator[memoryview]:
         if tensor.fill not in {"weights", *_EMBEDDING_DEVIATIONS}:
-            yield memoryview(self._floats(tensor).reshape(-1).view(np.uint8))
+            yield self._floats(tensor).reshape(-1).view(np.uint8).data
             return
         # A row's product with a vector of deviation 1 has deviation 1 too.
         key = (tensor.kind, _EMBEDDING_DEVIATIONS.get(tensor.fill, 1 / math.sqrt(tensor.shape[0])))

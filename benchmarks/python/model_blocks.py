@@ -98,7 +98,7 @@ class BlockPool:
         block_bytes = GGML_QUANT_SIZES[kind][1]
         count = pool_bytes // block_bytes
         blocks = MAKERS[kind](rng, count, deviation)
-        self._bytes = memoryview(np.ascontiguousarray(blocks).reshape(-1))
+        self._bytes = np.ascontiguousarray(blocks).reshape(-1).data
         self._block_bytes = block_bytes
         self._longest = count // CHUNK_SHARE
         self._places = count - self._longest
