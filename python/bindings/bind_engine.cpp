@@ -42,7 +42,10 @@ using Stretch = std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>;
 using Tensor = std::pair<std::string, Stretch>;
 using Layer = std::pair<std::uint32_t, std::vector<Tensor>>;
 
-Extent to_extent(const Stretch& stretch) { return std::make_from_tuple<Extent>(stretch); }
+Extent to_extent(const Stretch& stretch) {
+  const auto& [file_index, offset_bytes, size_bytes] = stretch;
+  return {file_index, offset_bytes, size_bytes};
+}
 
 LayerBytes to_layer(const Layer& layer) {
   LayerBytes bytes{layer.first, {}};
