@@ -66,7 +66,8 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
                                           std::uint32_t reader_threads, bool strict) {
   StreamedModelOptions options;
   for (const File& file : files) {
-    options.files.push_back(std::make_from_tuple<MappedFile>(file));
+    const auto& [path, address, offset_bytes, size_bytes] = file;
+    options.files.push_back({path, address, offset_bytes, size_bytes});
   }
   for (const Layer& layer : layers) {
     options.layers.push_back(to_layer(layer));
