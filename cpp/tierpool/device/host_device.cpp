@@ -21,6 +21,7 @@
 #include "tierpool/base/errors.hpp"
 #include "tierpool/base/logging.hpp"
 #include "tierpool/base/memory_size.hpp"
+#include "tierpool/base/parallel.hpp"
 #include "tierpool/device/host_pages.hpp"
 
 namespace tierpool {
@@ -29,7 +30,6 @@ namespace {
 constexpr std::uint64_t kGranularityBytes = 2 * kMiB;     // a huge page of x86-64 and 4 KiB-paged Arm
 constexpr std::uint64_t kChunkBytes = 4 * kMiB;           // what a populating thread takes at a time
 constexpr std::uint64_t kParallelBytes = 32 * kMiB;       // from here on threads pay off even if they find no idle core
-constexpr std::uint64_t kMaxThreads = 16;                 // clearing pages is bound by memory bandwidth from there
 constexpr std::uint64_t kMappedDirectBytes = 128 * kKiB;  // direct allocations from here on are mappings
 constexpr std::uint64_t kHugeDirectBytes = 4 * kMiB;      // and from here on worth whole huge pages
 
@@ -105,21 +105,7 @@ bool populate_in_parallel(std::uint64_t address, std::uint64_t bytes) noexcept {
     }
   };
   const std::uint64_t chunks = (bytes + kChunkBytes - 1) / kChunkBytes;
-  const std::uint64_t threads = std::min({std::uint64_t{std::thread::hardware_concurrency()}, kMaxThreads, chunks});
-  std::array<std::thread, kMaxThreads> started;
-  try {
-    for (std::uint64_t i = 1; i < threads; ++i) {
-      started[i] = std::thread(work);
-    }
-  } catch (const std::exception&) {
-    // No thread or no memory for one: those that run, and this one, do the work.
-  }
-  work();
-  for (std::thread& thread : started) {
-    if (thread.joinable()) {
-      thread.join();
-    }
-  }
+  run_in_parallel(std::min(std::uint64_t{std::thread::hardware_concurrency()}, chunks), work);
   return populated.load(std::memory_order_relaxed);
 }
 

@@ -42,9 +42,9 @@ void enqueue(const CopyEnd& destination, const CopyEnd& source, std::uint64_t by
   if (!needs_staging(destination, source)) {
     device.streams()->copy_async(destination.address, source.address, bytes, stream);
   } else if (destination.pool == nullptr) {
-    find_staging(device).copy_out(*device.streams(), destination.address, source.address, bytes, stream);
+    find_staging(device)->copy_out(destination.address, source.address, bytes, stream);
   } else {
-    find_staging(device).copy_in(*device.streams(), destination.address, source.address, bytes, stream);
+    find_staging(device)->copy_in(destination.address, source.address, bytes, stream);
   }
 }
 

@@ -1,14 +1,17 @@
 #include "tierpool/pool/staging_ring.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <exception>
 #include <map>
-#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "tierpool/base/address.hpp"
 #include "tierpool/base/errors.hpp"
+#include "tierpool/base/parallel.hpp"
 #include "tierpool/device/device_registry.hpp"
 
 namespace tierpool {
@@ -18,46 +21,32 @@ namespace {
   throw DeviceError("Cannot copy " + std::to_string(bytes) + " bytes through pinned memory: " + reason);
 }
 
-void refuse_capture(DeviceStreams& streams, StreamHandle stream, std::uint64_t bytes) {
-  if (streams.is_capturing(stream)) {
-    fail(bytes,
-         "the stream is being captured into a graph, and pageable memory cannot be part of one; copy from or "
-         "to a buffer of a pinned pool");
-  }
-}
-
 }  // namespace
 
 /// A slot that goes back by itself.
 class StagingRing::Taken {
  public:
   Taken(StagingRing& ring, Slot& slot) noexcept : ring_(&ring), slot_(&slot) {}
-  Taken(Taken&& other) noexcept : ring_(other.ring_), slot_(std::exchange(other.slot_, nullptr)) {}
   Taken(const Taken&) = delete;
   Taken& operator=(const Taken&) = delete;
-  Taken& operator=(Taken&&) = delete;
-  ~Taken() {
-    if (slot_ != nullptr) {
-      ring_->give_back(*slot_);
-    }
-  }
+  ~Taken() { ring_->give_back(*slot_); }
 
   [[nodiscard]] std::uint64_t address() const noexcept { return slot_->memory.allocation().address; }
 
   /// Waits until no copy reads or writes the slot.
-  void wait(DeviceStreams& streams, std::uint64_t bytes) const {
+  void wait(std::uint64_t bytes) const {
     if (slot_->event == kNoEvent) {
-      slot_->event = streams.create_event();
+      slot_->event = ring_->streams_.create_event();
       if (slot_->event == kNoEvent) {
         fail(bytes, "the device has no event left");
       }
-    } else if (!streams.synchronize_event(slot_->event)) {
+    } else if (!ring_->streams_.synchronize_event(slot_->event)) {
       fail(bytes, "the device has failed, or one of its streams is being captured");
     }
   }
 
-  void copy_async(DeviceStreams& streams, std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
-                  StreamHandle stream) const {
+  void copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream) const {
+    DeviceStreams& streams = ring_->streams_;
     streams.copy_async(destination, source, bytes, stream);
     // Unrecorded, the slot would be used again under the copy.
     if (!streams.record_event(slot_->event, stream) && !streams.synchronize_stream(stream)) {
@@ -70,34 +59,40 @@ class StagingRing::Taken {
   Slot* slot_;
 };
 
-StagingRing::StagingRing(std::shared_ptr<MemoryPool> pinned) : pinned_(std::move(pinned)) {
+StagingRing::StagingRing(std::shared_ptr<MemoryPool> pinned)
+    : pinned_(std::move(pinned)), streams_(*pinned_->device().streams()) {
   for (Slot& slot : slots_) {
     slot.memory = Buffer(*pinned_, pinned_->allocate(kSlotBytes));
   }
 }
 
-// In turn, so that the slot whose copy was enqueued first comes first.
-StagingRing::Slot* StagingRing::take_if_free() noexcept {
-  const std::lock_guard lock(mutex_);
-  for (std::size_t step = 0; step < kSlotCount; ++step) {
-    Slot& slot = slots_[(next_ + step) % kSlotCount];
-    if (!slot.busy) {
-      slot.busy = true;
-      next_ = (next_ + step + 1) % kSlotCount;
-      return &slot;
+StagingRing::~StagingRing() {
+  for (Slot& slot : slots_) {
+    if (slot.event != kNoEvent) {
+      static_cast<void>(streams_.synchronize_event(slot.event));  // without a context nothing is under way
+      streams_.destroy_event(slot.event);
     }
   }
-  return nullptr;
 }
 
-StagingRing::Slot* StagingRing::take() {
-  while (true) {
-    if (Slot* slot = take_if_free(); slot != nullptr) {
-      return slot;
-    }
-    std::unique_lock lock(mutex_);
-    given_back_.wait(lock, [this] { return !std::ranges::all_of(slots_, &Slot::busy); });
+// The first slot is the first to have an event.
+bool StagingRing::works() noexcept {
+  const std::lock_guard lock(mutex_);
+  const EventHandle event = slots_.front().busy ? kNoEvent : slots_.front().event;
+  return event == kNoEvent || streams_.query_event(event) != EventState::failed;
+}
+
+// In turn, so that the slot whose copy was enqueued first comes first.
+StagingRing::Slot& StagingRing::take() {
+  std::unique_lock lock(mutex_);
+  given_back_.wait(lock, [this] { return !std::ranges::all_of(slots_, &Slot::busy); });
+  while (slots_[next_].busy) {
+    next_ = (next_ + 1) % kSlotCount;
   }
+  Slot& slot = slots_[next_];
+  slot.busy = true;
+  next_ = (next_ + 1) % kSlotCount;
+  return slot;
 }
 
 void StagingRing::give_back(Slot& slot) noexcept {
@@ -108,66 +103,80 @@ void StagingRing::give_back(Slot& slot) noexcept {
   given_back_.notify_one();
 }
 
-void StagingRing::copy_in(DeviceStreams& streams, std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
-                          StreamHandle stream) {
-  refuse_capture(streams, stream, bytes);
-  for (std::uint64_t done = 0; done < bytes; done += kSlotBytes) {
-    const std::uint64_t length = std::min(kSlotBytes, bytes - done);
-    const Taken slot(*this, *take());
-    slot.wait(streams, bytes);
-    std::memcpy(pointer_at(slot.address()), pointer_at(source + done), length);
-    slot.copy_async(streams, destination + done, slot.address(), length, stream);
+void StagingRing::refuse_capture(StreamHandle stream, std::uint64_t bytes) {
+  if (streams_.is_capturing(stream)) {
+    fail(bytes,
+         "the stream is being captured into a graph, and pageable memory cannot be part of one; copy from or "
+         "to a buffer of a pinned pool");
   }
 }
 
-void StagingRing::copy_out(DeviceStreams& streams, std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
-                           StreamHandle stream) {
-  refuse_capture(streams, stream, bytes);
-  std::optional<Taken> before;
-  std::uint64_t written = 0;
-  const auto write = [&](const Taken& slot) {
-    const std::uint64_t length = std::min(kSlotBytes, bytes - written);
-    slot.wait(streams, bytes);
-    std::memcpy(pointer_at(destination + written), pointer_at(slot.address()), length);
-    written += length;
+void StagingRing::copy_in(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream) {
+  refuse_capture(stream, bytes);
+  move_pieces(bytes, stream, [&](const Taken& slot, std::uint64_t offset, std::uint64_t length) {
+    slot.wait(bytes);
+    std::memcpy(pointer_at(slot.address()), pointer_at(source + offset), length);
+    slot.copy_async(destination + offset, slot.address(), length, stream);
+  });
+}
+
+void StagingRing::copy_out(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream) {
+  refuse_capture(stream, bytes);
+  move_pieces(bytes, stream, [&](const Taken& slot, std::uint64_t offset, std::uint64_t length) {
+    slot.wait(bytes);
+    slot.copy_async(slot.address(), source + offset, length, stream);
+    slot.wait(bytes);
+    std::memcpy(pointer_at(destination + offset), pointer_at(slot.address()), length);
+  });
+}
+
+/// Several threads, each with a piece in a slot at a time: while some wait for the device, others move bytes. No thread
+/// that holds a slot waits for another one.
+template <typename Move>
+void StagingRing::move_pieces(std::uint64_t bytes, StreamHandle stream, const Move& move) {
+  std::atomic<std::uint64_t> next_offset{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;  // of the thread that set `failed`
+  const auto work = [&]() noexcept {
+    try {
+      while (!failed) {
+        const std::uint64_t offset = next_offset.fetch_add(kSlotBytes);
+        if (offset >= bytes) {
+          return;
+        }
+        const Taken slot(*this, take());
+        move(slot, offset, std::min(kSlotBytes, bytes - offset));
+      }
+    } catch (...) {
+      if (!failed.exchange(true)) {
+        failure = std::current_exception();
+      }
+    }
   };
-  for (std::uint64_t done = 0; done < bytes; done += kSlotBytes) {
-    // The device fills one slot while the processor empties the one before. A thread that holds one must not wait for
-    // another: all slots could be held so.
-    Slot* free_slot = before ? take_if_free() : take();
-    if (free_slot == nullptr) {
-      write(*before);
-      before.reset();
-      free_slot = take();
-    }
-    Taken slot(*this, *free_slot);
-    slot.wait(streams, bytes);
-    slot.copy_async(streams, slot.address(), source + done, std::min(kSlotBytes, bytes - done), stream);
-    if (before) {
-      write(*before);
-      before.reset();
-    }
-    before.emplace(std::move(slot));
-  }
-  if (before) {
-    write(*before);
+  // This handle names another stream on each thread.
+  const std::uint64_t most = stream == kPerThreadStream ? 1 : std::max(2U, std::thread::hardware_concurrency());
+  run_in_parallel(std::min({most, kMaxThreads, (bytes + kSlotBytes - 1) / kSlotBytes}), work);
+  if (failure != nullptr) {
+    std::rethrow_exception(failure);
   }
 }
 
-StagingRing& staging_ring_of(Device& device) {
+std::shared_ptr<StagingRing> staging_ring_of(Device& device) {
   static std::mutex mutex;
-  static auto* rings = new std::map<std::string, StagingRing*>;  // never ends: the driver may end first
+  static auto* rings = new std::map<std::string, std::shared_ptr<StagingRing>>;  // never ends: the driver may end first
   const std::lock_guard lock(mutex);
-  StagingRing*& ring = (*rings)[device.name()];
-  if (ring == nullptr) {
+  std::shared_ptr<StagingRing>& ring = (*rings)[device.name()];
+  if (ring == nullptr || !ring->works()) {
     PoolConfig config;
     config.heap_size_bytes = StagingRing::kBytes;
     config.num_heaps = 1;
     config.warmup_bytes = {};
     config.magazines = false;
-    ring = new StagingRing(MemoryPool::create(config, make_device("pinned")));
+    const std::size_t colon = device.name().find(':');
+    const std::string index = colon == std::string::npos ? "" : device.name().substr(colon);
+    ring = std::make_shared<StagingRing>(MemoryPool::create(config, make_device("pinned" + index)));
   }
-  return *ring;
+  return ring;
 }
 
 }  // namespace tierpool

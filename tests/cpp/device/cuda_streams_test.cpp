@@ -25,7 +25,7 @@ class CudaStreamsTest : public FakeCudaTest {
 TEST_F(CudaStreamsTest, EventsArePendingUntilTheirStreamComesThere) {
   const EventHandle event = streams_.create_event();
   ASSERT_NE(event, kNoEvent);
-  fake_cuda_hold_events(true);
+  fake_cuda_hold_work(true);
   for (const StreamHandle stream : {kDefaultStream, kLegacyStream, kPerThreadStream, stream_}) {
     ASSERT_TRUE(streams_.record_event(event, stream));
     EXPECT_EQ(streams_.query_event(event), EventState::pending);

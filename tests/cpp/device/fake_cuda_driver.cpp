@@ -11,7 +11,7 @@ void fake_cuda_restart() {
   State& now = state();
   now.device_count = 2;
   now.version = 12040;
-  now.hold_events = false;
+  now.hold_work = false;
   now.failures.clear();
   now.calls.clear();
   now.primary = {{{0, false}, {1, false}}};
@@ -40,9 +40,9 @@ void fake_cuda_reset_device(int device) {
   now.handles.clear();
   now.blocks.clear();
 }
-void fake_cuda_hold_events(bool hold) {
+void fake_cuda_hold_work(bool hold) {
   const std::lock_guard lock(state().mutex);
-  state().hold_events = hold;
+  state().hold_work = hold;
 }
 CuContext fake_cuda_create_context(int device) {
   const std::lock_guard lock(state().mutex);
@@ -190,7 +190,7 @@ CuResult cuCtxGetDevice(CuDevice* device) {
 }
 CuResult cuCtxSynchronize() {
   FAKE_CUDA_BEGIN(begin_in_context, "cuCtxSynchronize")
-  complete_events();
+  complete_all();
   return kCuSuccess;
 }
 

@@ -22,8 +22,8 @@ void fake_cuda_set_version(int version);
 void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std::uint64_t times);
 /// As cudaDeviceReset: the primary context and the memory that belongs to it are gone.
 void fake_cuda_reset_device(int device);
-/// Whether recorded events stay pending until something synchronises.
-void fake_cuda_hold_events(bool hold);
+/// Whether events stay pending, and copies are not made, until something synchronises with them.
+void fake_cuda_hold_work(bool hold);
 
 [[nodiscard]] CuContext fake_cuda_create_context(int device);
 [[nodiscard]] std::uint64_t fake_cuda_create_stream(int device);

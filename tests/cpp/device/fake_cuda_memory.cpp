@@ -46,7 +46,10 @@ CuResult cuMemcpyAsync(CuAddress destination, CuAddress source, std::size_t byte
   if (check_stream(stream) != kCuSuccess) {
     return kInvalidHandle;
   }
-  std::memcpy(at(destination), at(source), bytes);
+  state().copies.push_back({destination, source, bytes});
+  if (!state().hold_work) {
+    make_copies(copies_enqueued());
+  }
   return kCuSuccess;
 }
 

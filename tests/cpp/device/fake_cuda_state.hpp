@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <deque>
 #include <iterator>
 #include <map>
 #include <mutex>
@@ -56,13 +57,21 @@ struct Stream {
 };
 struct Event {
   bool pending = false;
+  std::uint64_t copies_before = 0;  // when it was recorded
+};
+struct Copy {
+  CuAddress destination = 0;
+  CuAddress source = 0;
+  std::size_t bytes = 0;
 };
 
 struct State {
   std::mutex mutex;
   int device_count = 2;
   int version = 12040;
-  bool hold_events = false;
+  bool hold_work = false;
+  std::deque<Copy> copies;  // held; on one device they are made in order, whatever their streams
+  std::uint64_t copies_made = 0;
   std::map<std::string, FailureOrder> failures;
   std::map<std::string, std::uint64_t> calls;
   std::array<Context, 2> primary{{{0, false}, {1, false}}};
@@ -196,7 +205,17 @@ inline CuResult check_stream(CuStream stream) {
   return found != nullptr && found->context == context_stack.back() ? kCuSuccess : kInvalidHandle;
 }
 
-inline void complete_events() {
+inline void make_copies(std::uint64_t count) {
+  for (; state().copies_made < count; ++state().copies_made) {
+    const Copy& copy = state().copies.front();
+    std::memcpy(at(copy.destination), at(copy.source), copy.bytes);
+    state().copies.pop_front();
+  }
+}
+inline std::uint64_t copies_enqueued() { return state().copies_made + state().copies.size(); }
+
+inline void complete_all() {
+  make_copies(copies_enqueued());
   for (Event* event : state().events) {
     event->pending = false;
   }

@@ -26,7 +26,8 @@ CuResult cuEventRecord(CuEvent event, CuStream stream) {
   if (check_stream(stream) != kCuSuccess) {
     return kInvalidHandle;
   }
-  static_cast<Event*>(event)->pending = state().hold_events;
+  static_cast<Event*>(event)->pending = state().hold_work;
+  static_cast<Event*>(event)->copies_before = copies_enqueued();
   return kCuSuccess;
 }
 CuResult cuEventQuery(CuEvent event) {
@@ -35,6 +36,7 @@ CuResult cuEventQuery(CuEvent event) {
 }
 CuResult cuEventSynchronize(CuEvent event) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuEventSynchronize")
+  make_copies(static_cast<Event*>(event)->copies_before);
   static_cast<Event*>(event)->pending = false;
   return kCuSuccess;
 }
@@ -55,7 +57,7 @@ CuResult cuStreamIsCapturing(CuStream stream, int* status) {
 }
 CuResult cuStreamSynchronize(CuStream stream) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamSynchronize")
-  complete_events();
+  complete_all();
   return check_stream(stream);
 }
 CuResult cuStreamWaitEvent(CuStream stream, CuEvent, unsigned) {
