@@ -11,7 +11,7 @@
 #include "tierpool/device/host_device.hpp"
 #include "tierpool/engine/expert_gate.hpp"
 #include "tierpool/engine/ring_gate.hpp"
-#include "tierpool/storage/lru_policy.hpp"
+#include "tierpool/storage/lrfu_policy.hpp"
 #include "tierpool/storage/unit_layout.hpp"
 
 namespace tierpool {
@@ -76,6 +76,17 @@ std::vector<StreamedLayer> shown_layers(const StreamedModelOptions& options, con
   return layers;
 }
 
+/// An expert of each layer, then another one of each.
+std::vector<UnitId> units_across_layers(std::uint32_t layers, std::uint32_t experts) {
+  std::vector<UnitId> ids;
+  for (std::uint32_t expert = 0; expert < experts; ++expert) {
+    for (std::uint32_t layer = 0; layer < layers; ++layer) {
+      ids.push_back(layer * experts + expert);
+    }
+  }
+  return ids;
+}
+
 std::vector<UnitId> all_units(const UnitTable& units) {
   std::vector<UnitId> ids(units.unit_count());
   for (UnitId unit = 0; unit < units.unit_count(); ++unit) {
@@ -113,7 +124,10 @@ struct StreamedModel::Parts {
   void make_gate(const StreamedModelOptions& options) {
     const auto layers = static_cast<std::uint32_t>(options.layers.size());
     if (options.experts > 0) {
-      cache.emplace(*loader, *slots, *window, std::make_unique<LruPolicy>(units.unit_count()), clock);
+      cache.emplace(*loader, *slots, *window, std::make_unique<LrfuPolicy>(units.unit_count()), clock);
+      // While the disk has nothing else to do: which experts are popular is not known yet, but every one may be needed.
+      cache->preload(units_across_layers(layers, options.experts));
+      preloaded_bytes = cache->statistics().read_bytes;
       gate = std::make_unique<ExpertGate>(*cache, layers, options.experts);
     } else {
       ring.emplace(*loader, *slots, *window, all_units(units), options.slots, clock);
@@ -149,6 +163,7 @@ struct StreamedModel::Parts {
   std::unique_ptr<LayerGate> gate;
   std::optional<LlamaHook> hook;
   std::uint64_t loaded_bytes = 0;
+  std::uint64_t preloaded_bytes = 0;  // of these, what the gate counts too
   std::uint64_t loading_busy_ns = 0;
 };
 
@@ -206,6 +221,7 @@ void StreamedModel::close() noexcept {
 StreamedModelStatistics StreamedModel::count() const {
   StreamedModelStatistics statistics;
   statistics.gate = parts_->gate->statistics();
+  statistics.gate.read_bytes -= parts_->preloaded_bytes;
   statistics.loaded_bytes = parts_->loaded_bytes;
   statistics.read_busy_ns = parts_->reader.statistics().busy_ns - parts_->loading_busy_ns;
   statistics.used_bytes = parts_->budget.used_bytes();

@@ -88,21 +88,26 @@ void ExpertCache::begin_loads(const std::vector<UnitId>& units, Lease& lease, st
 std::uint32_t ExpertCache::prefetch(std::span<const UnitId> units) {
   loader_.reader().require_own_process();  // before the lock, which a thread of the parent may have held
   const std::lock_guard<std::mutex> lock(mutex_);
-  require_open();
-  require_known(units);
-  settle_finished();
-  std::uint32_t begun = 0;
+  return begin_prefetches(units);
+}
+
+std::uint32_t ExpertCache::preload(std::span<const UnitId> units) {
+  loader_.reader().require_own_process();  // before the lock, which a thread of the parent may have held
+  std::unique_lock<std::mutex> lock(mutex_);
+  const std::uint32_t begun = begin_prefetches(units);
+  const ActiveCall active(active_calls_, idle_);
+  std::vector<std::pair<UnitId, ReadHandle>> reads;
   for (const UnitId unit : units) {
-    if (entries_[unit].presence != Presence::absent) {
-      continue;
+    if (entries_[unit].presence == Presence::loading) {
+      reads.emplace_back(unit, entries_[unit].read);
     }
-    const std::optional<SlotId> slot = slots_.take();
-    if (!slot) {
-      break;
-    }
-    begin_load(unit, *slot, ReadPriority::prefetch);
-    ++statistics_.prefetches;
-    ++begun;
+  }
+  for (const auto& [unit, read] : reads) {
+    lock.unlock();
+    static_cast<void>(loader_.reader().wait(read));
+    lock.lock();
+    settle(unit, read);
+    loader_.reader().require_complete(read);
   }
   return begun;
 }
@@ -177,6 +182,26 @@ std::vector<UnitId> ExpertCache::count_requests(std::span<const UnitId> requests
     }
   }
   return units;
+}
+
+std::uint32_t ExpertCache::begin_prefetches(std::span<const UnitId> units) {
+  require_open();
+  require_known(units);
+  settle_finished();
+  std::uint32_t begun = 0;
+  for (const UnitId unit : units) {
+    if (entries_[unit].presence != Presence::absent) {
+      continue;
+    }
+    const std::optional<SlotId> slot = slots_.take();
+    if (!slot) {
+      break;
+    }
+    begin_load(unit, *slot, ReadPriority::prefetch);
+    ++statistics_.prefetches;
+    ++begun;
+  }
+  return begun;
 }
 
 void ExpertCache::pin(UnitId unit, Lease& lease) {

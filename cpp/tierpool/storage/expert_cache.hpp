@@ -34,12 +34,12 @@ struct UnitRequests {
   std::uint64_t misses = 0;
 };
 
-/// Keeps the units in slots that were needed last, or whatever its policy keeps, and shows them to the engine.
+/// Keeps the units in slots that its policy keeps, and shows them to the engine.
 ///
 /// Every call may come from any thread. The lock is held over the binding's calls, never over a read. A unit is shown
 /// only after its read completed, and is hidden before its slot is filled with another one. In a forked child, where
-/// the parent goes on changing the slots, acquire() and prefetch() throw, statistics are not to be had, and the rest
-/// does nothing.
+/// the parent goes on changing the slots, acquire(), prefetch() and preload() throw, statistics are not to be had, and
+/// the rest does nothing.
 class ExpertCache {
  public:
   /// Units that stay where they are until it dies. Not to be used by two threads at once; may outlive close(), not
@@ -91,6 +91,8 @@ class ExpertCache {
   /// Begins to fetch units into slots that are free now, in this order; those that are there are left alone. A later
   /// request that needs the slot cancels it. Returns how many were begun. Throws as acquire() does.
   std::uint32_t prefetch(std::span<const UnitId> units);
+  /// The same, and waits until they are there. Throws as acquire() does when one is not.
+  std::uint32_t preload(std::span<const UnitId> units);
   /// Ends the waits that are under way.
   void cancel() noexcept;
   /// Cancels, waits for callers to leave, hides every unit and gives the slots back. Does nothing the second time.
@@ -120,6 +122,7 @@ class ExpertCache {
 
   // All of these expect mutex_ to be held.
   [[nodiscard]] std::vector<UnitId> count_requests(std::span<const UnitId> requests);
+  std::uint32_t begin_prefetches(std::span<const UnitId> units);
   void begin_loads(const std::vector<UnitId>& units, Lease& lease, std::unique_lock<std::mutex>& lock);
   void pin(UnitId unit, Lease& lease);
   void pin_present(std::vector<UnitId>& units, Lease& lease);

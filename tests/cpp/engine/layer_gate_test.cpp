@@ -10,7 +10,7 @@
 #include "support/storage_fixture.hpp"
 #include "tierpool/engine/expert_gate.hpp"
 #include "tierpool/engine/ring_gate.hpp"
-#include "tierpool/storage/lru_policy.hpp"
+#include "tierpool/storage/lrfu_policy.hpp"
 
 namespace tierpool {
 namespace {
@@ -23,7 +23,7 @@ class ExpertGateTest : public ::testing::Test {
   void enter(std::uint32_t layer, const std::vector<std::int32_t>& experts) { gate_.enter(layer, experts); }
 
   testing::FakeStorage storage_{kLayers * kExperts, 3};
-  ExpertCache cache_{storage_.loader, storage_.slots, storage_.binding, std::make_unique<LruPolicy>(kLayers* kExperts),
+  ExpertCache cache_{storage_.loader, storage_.slots, storage_.binding, std::make_unique<LrfuPolicy>(kLayers* kExperts),
                      storage_.clock};
   ExpertGate gate_{cache_, kLayers, kExperts};
 };

@@ -172,6 +172,16 @@ TEST_F(StreamedModelTest, ComputesFromTheFilesBytes) {
   EXPECT_EQ(model.layer_requests().size(), kLayers);
 }
 
+TEST_F(StreamedModelTest, LoadingFillsTheSlotsWithExpertsOfEveryLayer) {
+  options_.slots = 2 * kLayers;
+  StreamedModel model(options_);
+  EXPECT_EQ(forward(model, same(0, 1)), 0);
+  const StreamedModelStatistics statistics = model.statistics();
+  EXPECT_EQ(statistics.gate.hits, kLayers * kUsed);
+  EXPECT_EQ(statistics.gate.read_bytes, 0U);
+  EXPECT_GE(statistics.loaded_bytes, kLayers * kUsed * 2 * (stride_ - 2 * page_));
+}
+
 TEST_F(StreamedModelTest, TwoExpertsInEachOthersSlotsAreNoticed) {
   const TensorBytes& tensor = options_.layers[1].tensors[0];
   StreamedModel model(options_);
@@ -301,7 +311,7 @@ TEST_F(StreamedModelTest, TensorsThatAreNotEqualPartsAreRefused) {
 
 TEST_F(StreamedModelTest, AfterCloseTheMappingShowsTheFileAndCountersStay) {
   StreamedModel model(options_);
-  EXPECT_EQ(forward(model, same(0, 1)), 0);
+  EXPECT_EQ(forward(model, same(2, 3)), 0);
   const std::uint64_t misses = model.statistics().gate.misses;
   model.close();
   model.close();

@@ -10,7 +10,7 @@
 #include "support/threads.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/storage/expert_cache.hpp"
-#include "tierpool/storage/lru_policy.hpp"
+#include "tierpool/storage/lrfu_policy.hpp"
 
 namespace tierpool {
 namespace {
@@ -38,7 +38,8 @@ TEST(ExpertCacheConcurrency, WhatIsHeldIsShownWhateverOthersDo) {
   std::atomic<std::uint64_t> wrong{0};
   std::atomic<std::uint64_t> held{0};
   std::atomic<std::uint64_t> failed{0};
-  ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LruPolicy>(kUnits), storage.clock);
+  ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LrfuPolicy>(kUnits),
+                    storage.clock);
   testing::run_threads(kThreads, [&](std::size_t index) {
     std::mt19937 random(static_cast<unsigned>(index));
     for (int round = 0; round < 400; ++round) {
@@ -78,7 +79,7 @@ TEST(ExpertCacheConcurrency, WhatIsHeldIsShownWhateverOthersDo) {
 TEST(ExpertCacheConcurrency, CloseMeetsThreadsAtWork) {
   for (unsigned seed = 0; seed < 30; ++seed) {
     testing::FakeStorage storage(kUnits, kSlots, 2);
-    ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LruPolicy>(kUnits),
+    ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LrfuPolicy>(kUnits),
                       storage.clock);
     testing::run_threads(kThreads, [&](std::size_t index) {
       std::mt19937 random(seed * 10 + static_cast<unsigned>(index));

@@ -19,7 +19,7 @@
 #include "support/child_process.hpp"
 #include "support/storage_fixture.hpp"
 #include "tierpool/base/errors.hpp"
-#include "tierpool/storage/lru_policy.hpp"
+#include "tierpool/storage/lrfu_policy.hpp"
 
 namespace tierpool {
 namespace {
@@ -31,7 +31,8 @@ struct CachedStorage : testing::FakeStorage {
   CachedStorage(std::uint32_t unit_count, std::uint32_t slot_count, std::uint32_t threads = 2,
                 std::unique_ptr<EvictionPolicy> policy = nullptr)
       : FakeStorage(unit_count, slot_count, threads),
-        cache(loader, slots, binding, policy ? std::move(policy) : std::make_unique<LruPolicy>(unit_count), clock) {}
+        cache(loader, slots, binding, policy ? std::move(policy) : std::make_unique<LrfuPolicy>(unit_count, 0), clock) {
+  }
 
   ~CachedStorage() {
     cache.close();
@@ -50,7 +51,7 @@ struct CachedStorage : testing::FakeStorage {
   ExpertCache cache;
 };
 
-/// A cache that is a list, the oldest first: what an ExpertCache with an LruPolicy is compared with.
+/// A cache that is a list, the oldest first: what an ExpertCache with LRU is compared with.
 class CacheModel {
  public:
   explicit CacheModel(std::size_t slot_count) : slot_count_(slot_count) {}
@@ -295,6 +296,41 @@ TEST(ExpertCache, PrefetchFillsFreeSlotsAndMakesHits) {
   EXPECT_EQ(storage.cache.statistics().evictions, 0u);
 }
 
+TEST(ExpertCache, PreloadReturnsWhenFreeSlotsAreFullAndCountsNoRequest) {
+  CachedStorage storage(8, 3);
+  storage.use({1});
+  const CacheStatistics before = storage.cache.statistics();
+  EXPECT_EQ(storage.cache.preload(Units{1, 2, 3, 4}), 2u);
+  const CacheStatistics after = storage.cache.statistics();
+  EXPECT_EQ(after.requests, before.requests);
+  EXPECT_EQ(after.read_bytes - before.read_bytes, 6 * storage.page);
+  storage.use({2, 3});
+  EXPECT_EQ(storage.cache.statistics().hits, 2u);
+  EXPECT_EQ(storage.cache.statistics().loads, 3u);
+}
+
+TEST(ExpertCache, APreloadThatFailsIsThrownAndTheNextCallWorks) {
+  for (std::size_t failing = 0; failing < 4; ++failing) {
+    CachedStorage storage(8, 2, 1);
+    storage.source->fail_at(failing, FakeSource::Failure::io_error);
+    EXPECT_THROW(storage.cache.preload(Units{5, 6}), ReadError);
+    storage.source->recover();
+    storage.use({5, 6});
+    EXPECT_TRUE(storage.shows({5, 6}));
+  }
+}
+
+TEST(ExpertCache, CancelEndsAPreload) {
+  CachedStorage storage(8, 2, 1);
+  storage.source->hold_from(0);
+  std::thread loader([&] { EXPECT_THROW(storage.cache.preload(Units{5, 6}), CancelledError); });
+  storage.source->wait_for_calls(1);
+  storage.cache.cancel();
+  storage.source->let_go();
+  loader.join();
+  storage.use({5, 6});
+}
+
 TEST(ExpertCache, ADemandJoinsThePrefetchOfItsUnit) {
   CachedStorage storage(8, 3, 1);
   storage.source->hold_from(0);
@@ -450,7 +486,7 @@ TEST(ExpertCache, ASlotThatCannotBeHiddenAtTheEndIsLoggedAndNotGivenBack) {
   testing::FakeStorage storage(4, 2);
   const testing::CapturedLog captured;
   {
-    ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LruPolicy>(4), storage.clock);
+    ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LrfuPolicy>(4), storage.clock);
     static_cast<void>(cache.acquire(Units{0, 1}));
     storage.binding.fail_unbinds(1);
   }

@@ -21,7 +21,7 @@
 #include "tierpool/storage/expert_cache.hpp"
 #include "tierpool/storage/file_source.hpp"
 #include "tierpool/storage/layer_ring.hpp"
-#include "tierpool/storage/lru_policy.hpp"
+#include "tierpool/storage/lrfu_policy.hpp"
 #include "tierpool/storage/unit_layout.hpp"
 #include "tierpool/storage/weight_window.hpp"
 
@@ -88,7 +88,7 @@ class Streaming : public ::testing::Test {
 };
 
 TEST_F(Streaming, EveryByteOfALeasedExpertIsTheFiles) {
-  ExpertCache cache(*loader_, *slots_, *window_, std::make_unique<LruPolicy>(kUnits), clock_);
+  ExpertCache cache(*loader_, *slots_, *window_, std::make_unique<LrfuPolicy>(kUnits), clock_);
   std::mt19937 random(6);
   for (int step = 0; step < 400; ++step) {
     std::vector<UnitId> requests(1 + random() % kSlots);
@@ -123,7 +123,7 @@ TEST_F(Streaming, EveryByteOfTheLayerInUseIsTheFiles) {
 }
 
 TEST_F(Streaming, AFileThatIsCutMeanwhileIsAnErrorAndNothingIsComputedFromIt) {
-  ExpertCache cache(*loader_, *slots_, *window_, std::make_unique<LruPolicy>(kUnits), clock_);
+  ExpertCache cache(*loader_, *slots_, *window_, std::make_unique<LrfuPolicy>(kUnits), clock_);
   const ExpertCache::Lease before = cache.acquire(std::vector<UnitId>{1, 2});
   ASSERT_EQ(truncate(file_->path().c_str(), static_cast<off_t>(bytes_.size() / 2)), 0);
   EXPECT_THROW(static_cast<void>(cache.acquire(std::vector<UnitId>{3})), ReadError);
