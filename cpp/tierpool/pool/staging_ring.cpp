@@ -17,6 +17,8 @@
 namespace tierpool {
 namespace {
 
+constexpr const char* kFailed = "the device has failed, or one of its streams is being captured";
+
 [[noreturn]] void fail(std::uint64_t bytes, const char* reason) {
   throw DeviceError("Cannot copy " + std::to_string(bytes) + " bytes through pinned memory: " + reason);
 }
@@ -41,7 +43,7 @@ class StagingRing::Taken {
         fail(bytes, "the device has no event left");
       }
     } else if (!ring_->streams_.synchronize_event(slot_->event)) {
-      fail(bytes, "the device has failed, or one of its streams is being captured");
+      fail(bytes, kFailed);
     }
   }
 
@@ -122,6 +124,10 @@ void StagingRing::copy_in(std::uint64_t destination, std::uint64_t source, std::
 
 void StagingRing::copy_out(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream) {
   refuse_capture(stream, bytes);
+  // Here, and not on every thread below: waiting takes a processor.
+  if (!streams_.synchronize_stream(stream)) {
+    fail(bytes, kFailed);
+  }
   move_pieces(bytes, stream, [&](const Taken& slot, std::uint64_t offset, std::uint64_t length) {
     slot.wait(bytes);
     slot.copy_async(slot.address(), source + offset, length, stream);
