@@ -467,6 +467,19 @@ class AbortFlag:
 
 def require_ggml_layout(functions: Mapping[str, int]) -> None: ...
 
+SPARE_MAPPINGS: int
+
+class MappingCount:
+    def __init__(
+        self,
+        *,
+        file_bytes: Sequence[int],
+        layers: Sequence[tuple[int, Sequence[tuple[str, tuple[int, int, int]]]]],
+        resident: Sequence[tuple[int, int, int]],
+        experts: int,
+    ) -> None: ...
+    def most(self, slots: int) -> int: ...
+
 class StreamedModelStatistics:
     @property
     def hits(self) -> int: ...
@@ -504,6 +517,7 @@ class StreamedModel:
         experts: int,
         slots: int,
         limit_bytes: int,
+        most_mappings: int,
         reserved_bytes: Mapping[str, int],
         reader_threads: int,
         strict: bool,

@@ -39,6 +39,8 @@ class Limits:
         Processors that this process may use, rounded up from a control group's share.
     max_mappings : int
         ``vm.max_map_count``.
+    used_mappings : int
+        How many of them this process has.
     """
 
     memory_limit_bytes: int | None
@@ -48,6 +50,7 @@ class Limits:
     process_bytes: int
     cores: int
     max_mappings: int
+    used_mappings: int = 0
 
     def budget(self) -> tuple[int, str]:
         """Bytes that this process may hold in all, what it holds already included, and why that many."""
@@ -85,6 +88,7 @@ def read_limits(root: Path = _ROOT) -> Limits:
         process_bytes=process_bytes,
         cores=_cores(root),
         max_mappings=mappings or DEFAULT_MAX_MAPPINGS,
+        used_mappings=_text(root / "proc/self/maps").count("\n"),
     )
 
 
