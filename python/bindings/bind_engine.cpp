@@ -50,6 +50,7 @@ Extent to_extent(const Stretch& stretch) {
 
 std::vector<Extent> to_extents(const std::vector<Stretch>& stretches) {
   std::vector<Extent> extents;
+  extents.reserve(stretches.size());
   for (const Stretch& stretch : stretches) {
     extents.push_back(to_extent(stretch));
   }
@@ -70,6 +71,7 @@ MemoryPurpose parse_purpose(const std::string& name) {
 
 std::vector<LayerBytes> to_layers(const std::vector<Layer>& layers) {
   std::vector<LayerBytes> bytes;
+  bytes.reserve(layers.size());
   for (const Layer& layer : layers) {
     bytes.push_back(to_layer(layer));
   }

@@ -89,6 +89,7 @@ std::vector<Extent> sorted(std::vector<Extent> extents) {
 std::uint64_t count_mappings(const UnitTable& units, const SlotPool& slots, const std::vector<WindowFile>& files,
                              const std::vector<Extent>& resident) {
   std::vector<Extent> mapped;
+  mapped.reserve(files.size());
   for (const WindowFile& file : files) {
     mapped.push_back({static_cast<std::uint32_t>(mapped.size()), file.offset_bytes, file.size_bytes});
   }
