@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from tierpool.storage.llama_library import IMPORT_BYTES, is_imported
 from tierpool.storage.process_memory import read_process_memory
 
 KIB: Final = 1024
@@ -44,6 +45,8 @@ class Limits:
         ``vm.max_map_count``.
     used_mappings : int
         How many of them this process has.
+    import_bytes : int
+        What importing the library that computes will add to `process_bytes`; 0 when it is there.
     """
 
     memory_limit_bytes: int | None
@@ -54,6 +57,7 @@ class Limits:
     cores: int
     max_mappings: int
     used_mappings: int = 0
+    import_bytes: int = 0
 
     def budget(self) -> tuple[int, str]:
         """Bytes that this process may hold in all, what it holds already included, and why that many."""
@@ -93,6 +97,7 @@ def read_limits(root: Path = _ROOT) -> Limits:
         cores=_cores(root),
         max_mappings=mappings or DEFAULT_MAX_MAPPINGS,
         used_mappings=_text(root / "proc/self/maps").count("\n"),
+        import_bytes=0 if is_imported() else IMPORT_BYTES,
     )
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MARGIN_BYTES: Final = 64 * MIB
 """Kept free for what no estimate foresees."""
 
+PROCESS_STEP_BYTES: Final = 8 * MIB
+"""A process counts in steps, so that what is planned for one suffices for the next, which never holds just the same."""
+
 MIN_IN_FLIGHT: Final = 4
 """Slots beyond those of the running layer, so that reads can be under way."""
 
@@ -49,7 +52,9 @@ class Request:
     @property
     def process_bytes(self) -> int:
         """The process itself, with the library that computes."""
-        return self.profile.limits.process_bytes + self.footprint.library_bytes
+        limits = self.profile.limits
+        imported_bytes = limits.process_bytes + limits.import_bytes
+        return -(-imported_bytes // PROCESS_STEP_BYTES) * PROCESS_STEP_BYTES + self.footprint.library_bytes
 
     @property
     def fixed_bytes(self) -> int:
