@@ -32,6 +32,7 @@ constexpr Field<Statistics> kFields[] = {
     TIERPOOL_FIELD(Statistics, "loaded_bytes", s.loaded_bytes, "Read while loading."),
     TIERPOOL_FIELD(Statistics, "stall_ns", s.gate.stall_ns, "Time that computing waited for reads."),
     TIERPOOL_FIELD(Statistics, "read_busy_ns", s.read_busy_ns, "Time in which at least one read was under way."),
+    TIERPOOL_FIELD(Statistics, "buffered_files", s.buffered_files, "Files that cannot be read past the page cache."),
     TIERPOOL_FIELD(Statistics, "used_bytes", s.used_bytes, "Of the memory, now."),
     TIERPOOL_FIELD(Statistics, "peak_bytes", s.peak_bytes, "The most that was."),
     TIERPOOL_FIELD(Statistics, "limit_bytes", s.limit_bytes, "The most that may be."),

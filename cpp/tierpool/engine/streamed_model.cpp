@@ -200,6 +200,9 @@ StreamedModelStatistics StreamedModel::count() const {
   statistics.gate.read_bytes -= parts_->preloaded_bytes;
   statistics.loaded_bytes = parts_->loaded_bytes;
   statistics.read_busy_ns = parts_->reader.statistics().busy_ns - parts_->loading_busy_ns;
+  for (const std::shared_ptr<FileSource>& file : parts_->files) {
+    statistics.buffered_files += file->is_direct() ? 0 : 1;
+  }
   statistics.used_bytes = parts_->budget.used_bytes();
   statistics.peak_bytes = parts_->budget.peak_bytes();
   statistics.limit_bytes = parts_->budget.limit_bytes();

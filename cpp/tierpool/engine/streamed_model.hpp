@@ -45,9 +45,10 @@ struct StreamedModelOptions {
 /// Counters since the model was loaded.
 struct StreamedModelStatistics {
   GateStatistics gate;
-  std::uint64_t loaded_bytes = 0;  ///< read while loading
-  std::uint64_t read_busy_ns = 0;  ///< since then
-  std::uint64_t used_bytes = 0;    ///< of the memory
+  std::uint64_t loaded_bytes = 0;    ///< read while loading
+  std::uint64_t read_busy_ns = 0;    ///< since then
+  std::uint64_t buffered_files = 0;  ///< that cannot be read past the page cache
+  std::uint64_t used_bytes = 0;      ///< of the memory
   std::uint64_t peak_bytes = 0;
   std::uint64_t limit_bytes = 0;
 };

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 READER_THREADS: Final = 4
 
-_NO_COUNTERS = EngineCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_NO_COUNTERS = EngineCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 # What the plan calls a purpose, and the core; the core counts the others as it takes them.
 _RESERVED = {"process": "process", "KV cache": "kv_cache", "compute buffers": "compute_buffers"}
 _LAYOUT_FUNCTIONS = (
