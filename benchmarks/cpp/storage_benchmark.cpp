@@ -217,7 +217,7 @@ void refill_recycled(benchmark::State& state) {
   void* mapping = mmap(nullptr, kFileBytes, PROT_READ, MAP_SHARED, random_file().descriptor(), 0);
   {
     const WindowFile file{address_of(mapping), 0, kFileBytes, random_file().descriptor()};
-    WeightWindow window(units, slots, {file}, Uncovered::reads_file);
+    WeightWindow window(units, slots, {file}, {}, Uncovered::reads_file);
     const std::vector<unsigned char> bytes(kUnitBytes, 7);
     UnitId unit = 0;
     window.bind(unit, 0);

@@ -15,6 +15,7 @@
 #include "tierpool/base/choice.hpp"
 #include "tierpool/engine/abort_flag.hpp"
 #include "tierpool/engine/ggml_abi.hpp"
+#include "tierpool/engine/model_layout.hpp"
 #include "tierpool/engine/streamed_model.hpp"
 
 namespace tierpool::bindings {
@@ -31,6 +32,7 @@ constexpr Field<Statistics> kFields[] = {
     TIERPOOL_FIELD(Statistics, "loaded_bytes", s.loaded_bytes, "Read while loading."),
     TIERPOOL_FIELD(Statistics, "stall_ns", s.gate.stall_ns, "Time that computing waited for reads."),
     TIERPOOL_FIELD(Statistics, "read_busy_ns", s.read_busy_ns, "Time in which at least one read was under way."),
+    TIERPOOL_FIELD(Statistics, "buffered_files", s.buffered_files, "Files that cannot be read past the page cache."),
     TIERPOOL_FIELD(Statistics, "used_bytes", s.used_bytes, "Of the memory, now."),
     TIERPOOL_FIELD(Statistics, "peak_bytes", s.peak_bytes, "The most that was."),
     TIERPOOL_FIELD(Statistics, "limit_bytes", s.limit_bytes, "The most that may be."),
@@ -47,6 +49,15 @@ Extent to_extent(const Stretch& stretch) {
   return {file_index, offset_bytes, size_bytes};
 }
 
+std::vector<Extent> to_extents(const std::vector<Stretch>& stretches) {
+  std::vector<Extent> extents;
+  extents.reserve(stretches.size());
+  for (const Stretch& stretch : stretches) {
+    extents.push_back(to_extent(stretch));
+  }
+  return extents;
+}
+
 LayerBytes to_layer(const Layer& layer) {
   LayerBytes bytes{layer.first, {}};
   for (const auto& [name, stretch] : layer.second) {
@@ -59,9 +70,24 @@ MemoryPurpose parse_purpose(const std::string& name) {
   return static_cast<MemoryPurpose>(index_of_choice("purpose", name, kMemoryPurposeNames));
 }
 
+std::vector<LayerBytes> to_layers(const std::vector<Layer>& layers) {
+  std::vector<LayerBytes> bytes;
+  bytes.reserve(layers.size());
+  for (const Layer& layer : layers) {
+    bytes.push_back(to_layer(layer));
+  }
+  return bytes;
+}
+
+MappingCount make_mapping_count(const std::vector<std::uint64_t>& file_bytes, const std::vector<Layer>& layers,
+                                const std::vector<Stretch>& resident, std::uint32_t experts) {
+  return count_mappings(to_layers(layers), to_extents(resident), experts, file_bytes);
+}
+
 std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const std::vector<Layer>& layers,
                                           const std::vector<Stretch>& resident, const std::string& stop_node,
                                           std::uint32_t experts, std::uint32_t slots, std::uint64_t limit_bytes,
+                                          std::uint64_t most_mappings,
                                           const std::map<std::string, std::uint64_t>& reserved_bytes,
                                           std::uint32_t reader_threads, bool strict) {
   StreamedModelOptions options;
@@ -69,12 +95,8 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
     const auto& [path, address, offset_bytes, size_bytes] = file;
     options.files.push_back({path, address, offset_bytes, size_bytes});
   }
-  for (const Layer& layer : layers) {
-    options.layers.push_back(to_layer(layer));
-  }
-  for (const Stretch& stretch : resident) {
-    options.resident.push_back(to_extent(stretch));
-  }
+  options.layers = to_layers(layers);
+  options.resident = to_extents(resident);
   for (const auto& [name, bytes] : reserved_bytes) {
     options.reserved_bytes.emplace_back(parse_purpose(name), bytes);
   }
@@ -82,6 +104,7 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
   options.experts = experts;
   options.slots = slots;
   options.limit_bytes = limit_bytes;
+  options.most_mappings = most_mappings;
   options.reader.threads = reader_threads;
   options.uncovered = strict ? Uncovered::refused : Uncovered::reads_file;
   const LogDelivery delivery;
@@ -130,11 +153,16 @@ void bind_engine(py::module_& module) {
   bind_abort_flag(module);
   module.def("require_ggml_layout", &require_layout, py::arg("functions"),
              "Compares ggml's tensors with what is expected of them; functions are addresses by name.");
+  module.attr("SPARE_MAPPINGS") = kSpareMappings;
+  py::class_<MappingCount>(module, "MappingCount", "How many mappings streaming a model takes.")
+      .def(py::init(&make_mapping_count), py::kw_only(), py::arg("file_bytes"), py::arg("layers"), py::arg("resident"),
+           py::arg("experts"))
+      .def("most", &MappingCount::most, py::arg("slots"), "The most with that many slots.");
   py::class_<Statistics> statistics(module, "StreamedModelStatistics", "A snapshot of a streamed model.");
   add_fields(statistics, kFields);
   py::class_<StreamedModel>(module, "StreamedModel", "The weights of a model, laid over the engine's mapping.")
       .def(py::init(&make_model), py::kw_only(), py::arg("files"), py::arg("layers"), py::arg("resident"),
-           py::arg("stop_node"), py::arg("experts"), py::arg("slots"), py::arg("limit_bytes"),
+           py::arg("stop_node"), py::arg("experts"), py::arg("slots"), py::arg("limit_bytes"), py::arg("most_mappings"),
            py::arg("reserved_bytes"), py::arg("reader_threads"), py::arg("strict"))
       .def_property_readonly_static(
           "callback", [](const py::object&) { return reinterpret_cast<std::uintptr_t>(&LlamaHook::evaluate); },

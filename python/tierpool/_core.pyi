@@ -467,6 +467,19 @@ class AbortFlag:
 
 def require_ggml_layout(functions: Mapping[str, int]) -> None: ...
 
+SPARE_MAPPINGS: int
+
+class MappingCount:
+    def __init__(
+        self,
+        *,
+        file_bytes: Sequence[int],
+        layers: Sequence[tuple[int, Sequence[tuple[str, tuple[int, int, int]]]]],
+        resident: Sequence[tuple[int, int, int]],
+        experts: int,
+    ) -> None: ...
+    def most(self, slots: int) -> int: ...
+
 class StreamedModelStatistics:
     @property
     def hits(self) -> int: ...
@@ -484,6 +497,8 @@ class StreamedModelStatistics:
     def stall_ns(self) -> int: ...
     @property
     def read_busy_ns(self) -> int: ...
+    @property
+    def buffered_files(self) -> int: ...
     @property
     def used_bytes(self) -> int: ...
     @property
@@ -504,6 +519,7 @@ class StreamedModel:
         experts: int,
         slots: int,
         limit_bytes: int,
+        most_mappings: int,
         reserved_bytes: Mapping[str, int],
         reader_threads: int,
         strict: bool,

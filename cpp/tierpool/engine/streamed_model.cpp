@@ -12,38 +12,9 @@
 #include "tierpool/engine/expert_gate.hpp"
 #include "tierpool/engine/ring_gate.hpp"
 #include "tierpool/storage/lrfu_policy.hpp"
-#include "tierpool/storage/unit_layout.hpp"
 
 namespace tierpool {
 namespace {
-
-std::vector<Extent> parts_of(const TensorBytes& tensor, std::uint32_t count) {
-  if (tensor.extent.size_bytes % count != 0) {
-    throw ConfigError(tensor.name + " has " + std::to_string(tensor.extent.size_bytes) + " bytes, which are not " +
-                      std::to_string(count) + " equal parts");
-  }
-  std::vector<Extent> parts(count, tensor.extent);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    parts[i].size_bytes = tensor.extent.size_bytes / count;
-    parts[i].offset_bytes += i * parts[i].size_bytes;
-  }
-  return parts;
-}
-
-/// Unit `layer * experts + expert`: that expert's part of each of the layer's tensors; or a unit for each layer.
-std::vector<std::vector<Extent>> units_of(const StreamedModelOptions& options) {
-  const std::uint32_t count = std::max(options.experts, 1U);
-  std::vector<std::vector<Extent>> units(options.layers.size() * count);
-  for (std::size_t layer = 0; layer < options.layers.size(); ++layer) {
-    for (const TensorBytes& tensor : options.layers[layer].tensors) {
-      const std::vector<Extent> parts = parts_of(tensor, count);
-      for (std::uint32_t part = 0; part < count; ++part) {
-        units[layer * count + part].push_back(parts[part]);
-      }
-    }
-  }
-  return units;
-}
 
 std::vector<std::shared_ptr<FileSource>> open_files(const StreamedModelOptions& options) {
   std::vector<std::shared_ptr<FileSource>> sources;
@@ -101,7 +72,7 @@ std::vector<UnitId> all_units(const UnitTable& units) {
 struct StreamedModel::Parts {
   explicit Parts(const StreamedModelOptions& options)
       : budget("host", options.limit_bytes),
-        layout(lay_out_units(units_of(options), options.resident, page_bytes)),
+        layout(lay_out_model(options.layers, options.resident, options.experts, page_bytes)),
         units(layout.units, page_bytes),
         files(open_files(options)),
         reader({files.begin(), files.end()}, options.reader, clock) {
@@ -109,7 +80,12 @@ struct StreamedModel::Parts {
       shares.push_back(budget.take(purpose, bytes));
     }
     slots.emplace(device, budget, std::max(units.largest_unit_bytes(), page_bytes), options.slots, page_bytes);
-    window.emplace(units, *slots, window_files(options, files), options.uncovered);
+    window.emplace(units, *slots, window_files(options, files), layout.copies(), options.uncovered);
+    if (window->most_mappings() > options.most_mappings) {
+      throw BudgetError("The slots and copies can need " + std::to_string(window->most_mappings()) +
+                        " mappings, but only " + std::to_string(options.most_mappings) +
+                        " are planned: use fewer slots, or plan again");
+    }
     window->load_resident(layout.resident, MemoryPurpose::resident_weights, reader, budget);
     window->load_resident(layout.edges, MemoryPurpose::edge_pages, reader, budget);
     loader.emplace(reader, units, *slots);
@@ -224,6 +200,9 @@ StreamedModelStatistics StreamedModel::count() const {
   statistics.gate.read_bytes -= parts_->preloaded_bytes;
   statistics.loaded_bytes = parts_->loaded_bytes;
   statistics.read_busy_ns = parts_->reader.statistics().busy_ns - parts_->loading_busy_ns;
+  for (const std::shared_ptr<FileSource>& file : parts_->files) {
+    statistics.buffered_files += file->is_direct() ? 0 : 1;
+  }
   statistics.used_bytes = parts_->budget.used_bytes();
   statistics.peak_bytes = parts_->budget.peak_bytes();
   statistics.limit_bytes = parts_->budget.limit_bytes();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <shared_mutex>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/engine/llama_hook.hpp"
+#include "tierpool/engine/model_layout.hpp"
 #include "tierpool/storage/direct_reader.hpp"
 #include "tierpool/storage/extent.hpp"
 #include "tierpool/storage/file_source.hpp"
@@ -25,17 +27,6 @@ struct MappedFile {
   std::uint64_t size_bytes = 0;
 };
 
-/// A tensor and its bytes in a file; with experts, they lie one behind the other in it.
-struct TensorBytes {
-  std::string name;
-  Extent extent;
-};
-
-struct LayerBytes {
-  std::uint32_t number = 0;  ///< in the names of the graph's nodes
-  std::vector<TensorBytes> tensors;
-};
-
 struct StreamedModelOptions {
   std::vector<MappedFile> files;
   std::vector<LayerBytes> layers;  ///< what comes and goes, in order of use
@@ -43,8 +34,9 @@ struct StreamedModelOptions {
   std::string stop_node;           ///< see LlamaHook
   std::uint32_t experts = 0;  ///< of a layer; each of its tensors has as many equal parts. 0: dense layers, in a ring
   std::uint32_t slots = 0;    ///< for experts, or of the ring
-  std::uint64_t limit_bytes = 0;                                        ///< of memory
-  std::vector<std::pair<MemoryPurpose, std::uint64_t>> reserved_bytes;  ///< of it, for what is not allocated here
+  std::uint64_t limit_bytes = 0;                                            ///< of memory
+  std::vector<std::pair<MemoryPurpose, std::uint64_t>> reserved_bytes;      ///< of it, for what is not allocated here
+  std::uint64_t most_mappings = std::numeric_limits<std::uint64_t>::max();  ///< that the files may take
   DirectReader::Options reader = {};
   Uncovered uncovered = Uncovered::reads_file;
   FileSource::PreadCall pread_call = nullptr;  ///< a test's, in place of the system's
@@ -53,9 +45,10 @@ struct StreamedModelOptions {
 /// Counters since the model was loaded.
 struct StreamedModelStatistics {
   GateStatistics gate;
-  std::uint64_t loaded_bytes = 0;  ///< read while loading
-  std::uint64_t read_busy_ns = 0;  ///< since then
-  std::uint64_t used_bytes = 0;    ///< of the memory
+  std::uint64_t loaded_bytes = 0;    ///< read while loading
+  std::uint64_t read_busy_ns = 0;    ///< since then
+  std::uint64_t buffered_files = 0;  ///< that cannot be read past the page cache
+  std::uint64_t used_bytes = 0;      ///< of the memory
   std::uint64_t peak_bytes = 0;
   std::uint64_t limit_bytes = 0;
 };

@@ -12,8 +12,8 @@
 namespace tierpool {
 
 /// A regular file, read past the page cache where the file system allows it and through it, without leaving anything
-/// there, where it does not; some refuse only when they are read. Interrupted and partial reads are taken up again;
-/// a file that is not the one that was opened is a fault. Thread-safe.
+/// there, where it does not, which is logged once; some refuse only when they are read. Interrupted and partial reads
+/// are taken up again; a file that is not the one that was opened is a fault. Thread-safe.
 class FileSource final : public ReadSource {
  public:
   /// The system's pread(); a test puts its own in the place.
@@ -37,11 +37,15 @@ class FileSource final : public ReadSource {
   [[nodiscard]] int file_descriptor() const noexcept { return buffered_descriptor_; }
 
  private:
-  /// One call of pread(), repeated when interrupted, and through the page cache from a refusal on.
-  [[nodiscard]] ssize_t read_some(std::uint64_t offset_bytes, std::uint64_t bytes, std::uint64_t destination) noexcept;
+  /// One call of pread(), repeated when interrupted.
+  [[nodiscard]] ssize_t read_some(bool direct, std::uint64_t offset_bytes, std::uint64_t bytes,
+                                  std::uint64_t destination) noexcept;
+  /// From here on through the page cache; the first time, says so.
+  void give_up_direct() noexcept;
   [[nodiscard]] ReadFault find_change() const noexcept;
 
   const std::string path_;
+  const std::string buffered_text_;  // for the log; a read cannot fail for want of memory for it
   const PreadCall pread_call_;
   const int buffered_descriptor_;
   int direct_descriptor_ = -1;

@@ -66,6 +66,12 @@ std::vector<Extent>& destination(const Owners& owners, UnitLayout& layout) {
 
 }  // namespace
 
+std::vector<Extent> UnitLayout::copies() const {
+  std::vector<Extent> all = resident;
+  all.insert(all.end(), edges.begin(), edges.end());
+  return all;
+}
+
 UnitLayout lay_out_units(std::span<const std::vector<Extent>> units, std::span<const Extent> resident,
                          std::uint64_t page_bytes) {
   std::vector<Change> changes;

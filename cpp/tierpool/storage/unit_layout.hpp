@@ -13,6 +13,9 @@ struct UnitLayout {
   std::vector<std::vector<Extent>> units;  ///< by unit: the pages that only it needs
   std::vector<Extent> edges;               ///< pages that a unit shares with another one or with resident bytes
   std::vector<Extent> resident;            ///< pages that hold resident bytes and nothing of a unit
+
+  /// Edges and resident pages: what is copied, and stays.
+  [[nodiscard]] std::vector<Extent> copies() const;
 };
 
 /// Divides the pages of the files between units and what stays. `units[i]` and `resident` are stretches of bytes, of

@@ -7,18 +7,16 @@
 #include <numeric>
 #include <string>
 #include <system_error>
+#include <tuple>
 #include <utility>
 
 #include "tierpool/base/address.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/base/logging.hpp"
-#include "tierpool/device/host_pages.hpp"
+#include "tierpool/storage/mapping_count.hpp"
 
 namespace tierpool {
 namespace {
-
-// For what else the process maps meanwhile: libraries, thread stacks, allocations.
-constexpr std::uint64_t kSpareMappings = 4096;
 
 [[noreturn]] void throw_refusal(const std::string& what) {
   const std::string reason = std::generic_category().message(errno);
@@ -78,11 +76,47 @@ void read_into(std::uint64_t address, std::span<const Extent> extents, DirectRea
   reader.require_complete(reader.submit(pieces, ReadPriority::demand));
 }
 
+bool lies_before(const Extent& left, const Extent& right) {
+  return std::tie(left.file_index, left.offset_bytes) < std::tie(right.file_index, right.offset_bytes);
+}
+
+std::vector<Extent> sorted(std::vector<Extent> extents) {
+  std::sort(extents.begin(), extents.end(), lies_before);
+  return extents;
+}
+
+/// The most with a unit in every slot.
+std::uint64_t count_mappings(const UnitTable& units, const SlotPool& slots, const std::vector<WindowFile>& files,
+                             const std::vector<Extent>& resident) {
+  std::vector<Extent> mapped;
+  mapped.reserve(files.size());
+  for (const WindowFile& file : files) {
+    mapped.push_back({static_cast<std::uint32_t>(mapped.size()), file.offset_bytes, file.size_bytes});
+  }
+  return MappingCount(units, resident, mapped).most(slots.slot_count());
+}
+
+/// Refuses overlaps.
+void require_disjoint(const UnitTable& units, const std::vector<Extent>& resident) {
+  std::vector<std::vector<Extent>> all{resident};
+  for (UnitId unit = 0; unit < units.unit_count(); ++unit) {
+    all.emplace_back(units.extents(unit).begin(), units.extents(unit).end());
+  }
+  static_cast<void>(UnitTable(all, units.page_bytes()));
+}
+
 }  // namespace
 
 WeightWindow::WeightWindow(const UnitTable& units, const SlotPool& slots, std::vector<WindowFile> files,
-                           Uncovered uncovered)
-    : units_(units), slots_(slots), files_(std::move(files)), uncovered_(uncovered), is_bound_(units.unit_count(), 0) {
+                           std::vector<Extent> resident, Uncovered uncovered, const HostMappings& mappings)
+    : units_(units),
+      slots_(slots),
+      files_(std::move(files)),
+      uncovered_(uncovered),
+      resident_(sorted(std::move(resident))),
+      most_mappings_(count_mappings(units, slots, files_, resident_)),
+      is_bound_(units.unit_count(), 0),
+      is_copied_(resident_.size(), 0) {
   if (slots.file_descriptor() < 0) {
     throw ConfigError(
         "A weight window needs slots whose pages can be mapped a second time: a slot pool on a host "
@@ -92,12 +126,8 @@ WeightWindow::WeightWindow(const UnitTable& units, const SlotPool& slots, std::v
     throw ConfigError("The largest unit has " + std::to_string(units.largest_unit_bytes()) +
                       " bytes, but a slot only " + std::to_string(slots.slot_bytes()) + ": use larger slots");
   }
-  for (UnitId unit = 0; unit < units.unit_count(); ++unit) {
-    for (const Extent& extent : units.extents(unit)) {
-      require_inside(extent);
-    }
-  }
-  require_mappings(0);
+  require_disjoint(units, resident_);
+  require_mappings(mappings);
   // By our own descriptor from the start, so that mappings that come and go grow together with what lies beside them.
   for (std::uint32_t i = 0; i < files_.size(); ++i) {
     if (!uncover(i, files_[i].offset_bytes, files_[i].size_bytes, uncovered_)) {
@@ -119,9 +149,7 @@ void WeightWindow::load_resident(std::span<const Extent> extents, MemoryPurpose 
   if (extents.empty()) {
     return;
   }
-  require_unused(extents);
-  require_mappings(resident_.size() + extents.size());
-  resident_.reserve(resident_.size() + extents.size());
+  const std::vector<std::size_t> found = find_uncopied(extents);
   shares_.reserve(shares_.size() + 1);
   MemoryBudget::Share share = budget.take(purpose, total_bytes(extents));
   Scratch scratch(share.bytes());
@@ -133,7 +161,9 @@ void WeightWindow::load_resident(std::span<const Extent> extents, MemoryPurpose 
       throw_refusal("lay resident weights over their file");
     }
   }
-  resident_.insert(resident_.end(), extents.begin(), extents.end());
+  for (const std::size_t index : found) {
+    is_copied_[index] = 1;
+  }
   shares_.push_back(std::move(share));
 }
 
@@ -168,41 +198,33 @@ void WeightWindow::unbind(UnitId unit) {
   is_bound_[unit] = 0;
 }
 
-void WeightWindow::require_inside(const Extent& extent) const {
-  const bool known = extent.file_index < files_.size();
-  const WindowFile file = known ? files_[extent.file_index] : WindowFile{};
-  if (!known || extent.offset_bytes < file.offset_bytes || extent.size_bytes > file.size_bytes ||
-      extent.offset_bytes - file.offset_bytes > file.size_bytes - extent.size_bytes ||
-      (extent.offset_bytes | extent.size_bytes) % units_.page_bytes() != 0) {
-    throw ConfigError("The " + std::to_string(extent.size_bytes) + " bytes at " + std::to_string(extent.offset_bytes) +
-                      " of file " + std::to_string(extent.file_index) + " are not whole pages that are mapped");
-  }
-}
-
-void WeightWindow::require_unused(std::span<const Extent> extents) const {
-  std::vector<std::vector<Extent>> all;
-  for (UnitId unit = 0; unit < units_.unit_count(); ++unit) {
-    all.emplace_back(units_.extents(unit).begin(), units_.extents(unit).end());
-  }
-  all.push_back(resident_);
-  all.emplace_back(extents.begin(), extents.end());
-  for (const Extent& extent : extents) {
-    require_inside(extent);
-  }
-  static_cast<void>(UnitTable(all, units_.page_bytes()));  // refuses overlaps
-}
-
-void WeightWindow::require_mappings(std::uint64_t resident_extents) const {
-  const HostMappings mappings = host_mappings();
-  const std::uint64_t shown = std::uint64_t{slots_.slot_count()} * units_.most_extents();
-  // Each of them, and what lies between it and the next.
-  const std::uint64_t needed = 2 * (shown + resident_extents) + files_.size();
-  if (mappings.used + needed > mappings.limit || mappings.limit - mappings.used - needed < kSpareMappings) {
-    throw BudgetError("The slots and copies can need " + std::to_string(needed) + " mappings, but of the limit of " +
-                      std::to_string(mappings.limit) + " this process has " + std::to_string(mappings.used) +
-                      " and keeps " + std::to_string(kSpareMappings) +
+void WeightWindow::require_mappings(const HostMappings& mappings) const {
+  const std::uint64_t taken = mappings.used - std::min<std::uint64_t>(mappings.used, files_.size());
+  if (taken + most_mappings_ + kSpareMappings > mappings.limit) {
+    throw BudgetError("The slots and copies can need " + std::to_string(most_mappings_) +
+                      " mappings, but of the limit of " + std::to_string(mappings.limit) + " this process has " +
+                      std::to_string(taken) + " for other things and keeps " + std::to_string(kSpareMappings) +
                       " to spare: raise the limit (sysctl vm.max_map_count) or use fewer slots");
   }
+}
+
+std::vector<std::size_t> WeightWindow::find_uncopied(std::span<const Extent> extents) const {
+  std::vector<std::size_t> found;
+  for (const Extent& extent : extents) {
+    const auto place = std::lower_bound(resident_.begin(), resident_.end(), extent, lies_before);
+    const auto index = static_cast<std::size_t>(place - resident_.begin());
+    if (place == resident_.end() || *place != extent || is_copied_[index] != 0) {
+      throw ConfigError("The " + std::to_string(extent.size_bytes) + " bytes at " +
+                        std::to_string(extent.offset_bytes) + " of file " + std::to_string(extent.file_index) +
+                        " are no extent that is resident and not yet copied");
+    }
+    found.push_back(index);
+  }
+  std::sort(found.begin(), found.end());
+  if (std::adjacent_find(found.begin(), found.end()) != found.end()) {
+    throw ConfigError("The same resident extent cannot be copied twice");
+  }
+  return found;
 }
 
 // The last one too: a mapping that fails may have unmapped what was there.

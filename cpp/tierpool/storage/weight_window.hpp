@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "tierpool/device/host_pages.hpp"
 #include "tierpool/storage/direct_reader.hpp"
 #include "tierpool/storage/memory_budget.hpp"
 #include "tierpool/storage/slot_binding.hpp"
@@ -31,23 +32,27 @@ enum class Uncovered {
 /// unit's addresses while it is being bound or unbound, unless uncovered pages read the file.
 class WeightWindow final : public SlotBinding {
  public:
-  /// `files` by file index. Takes over the mappings until it dies and then leaves them showing the files.
-  /// Throws ConfigError when an extent lies outside of them or the slots have no file descriptor, BudgetError when the
-  /// slots could need more mappings than this process may have, DeviceError when the system refuses.
-  /// `units` and `slots` outlive the window.
-  WeightWindow(const UnitTable& units, const SlotPool& slots, std::vector<WindowFile> files, Uncovered uncovered);
+  /// `files` by file index; `resident` is what load_resident() may copy. Takes over the mappings until it dies and then
+  /// leaves them showing the files.
+  /// Throws ConfigError when an extent lies outside of them or on another one, or the slots have no file descriptor,
+  /// BudgetError when slots and copies could need more mappings than `mappings`, those of this process, leaves free,
+  /// DeviceError when the system refuses. `units` and `slots` outlive the window.
+  WeightWindow(const UnitTable& units, const SlotPool& slots, std::vector<WindowFile> files,
+               std::vector<Extent> resident, Uncovered uncovered, const HostMappings& mappings = host_mappings());
   ~WeightWindow() override;
   WeightWindow(const WeightWindow&) = delete;
   WeightWindow& operator=(const WeightWindow&) = delete;
 
-  /// Copies whole pages that are in no unit into memory, where they stay. All or nothing: throws ReadError,
-  /// CancelledError when the reader was closed, BudgetError, DeviceError, and ConfigError for pages outside the files,
-  /// of a unit, or already copied.
+  /// Copies extents of `resident` into memory, where they stay. All or nothing: throws ReadError, CancelledError when
+  /// the reader was closed, BudgetError, DeviceError, and ConfigError for what is no such extent, or already copied.
   void load_resident(std::span<const Extent> extents, MemoryPurpose purpose, DirectReader& reader,
                      MemoryBudget& budget);
 
   void bind(UnitId unit, SlotId slot) override;
   void unbind(UnitId unit) override;
+
+  /// Mappings that the files take at most, with everything copied and a unit in every slot.
+  [[nodiscard]] std::uint64_t most_mappings() const noexcept { return most_mappings_; }
 
   /// Where an extent is seen.
   [[nodiscard]] std::uint64_t address(const Extent& extent) const noexcept {
@@ -56,9 +61,9 @@ class WeightWindow final : public SlotBinding {
   }
 
  private:
-  void require_inside(const Extent& extent) const;
-  void require_unused(std::span<const Extent> extents) const;
-  void require_mappings(std::uint64_t resident_extents) const;
+  void require_mappings(const HostMappings& mappings) const;
+  /// Where in `resident_` the extents are, none of them copied yet.
+  [[nodiscard]] std::vector<std::size_t> find_uncopied(std::span<const Extent> extents) const;
   /// Uncovers what a call that fails has covered; keeps errno.
   void undo(std::span<const Extent> extents) const noexcept;
   /// Shows what uncovered addresses show. False with errno set when the system refused.
@@ -69,8 +74,10 @@ class WeightWindow final : public SlotBinding {
   const SlotPool& slots_;
   const std::vector<WindowFile> files_;
   const Uncovered uncovered_;
-  std::vector<std::uint8_t> is_bound_;  // by unit
-  std::vector<Extent> resident_;
+  const std::vector<Extent> resident_;  // as they lie in the files
+  const std::uint64_t most_mappings_;
+  std::vector<std::uint8_t> is_bound_;   // by unit
+  std::vector<std::uint8_t> is_copied_;  // by resident extent
   std::vector<MemoryBudget::Share> shares_;
 };
 

@@ -277,4 +277,4 @@ def _process_bytes() -> int:
 
 
 def _with_process_bytes(profile: Profile, process_bytes: int) -> Profile:
-    return replace(profile, limits=replace(profile.limits, process_bytes=process_bytes))
+    return replace(profile, limits=replace(profile.limits, process_bytes=process_bytes, import_bytes=0))

@@ -41,6 +41,8 @@ class EngineCounters:
         Time in which computing waited for reads.
     read_busy_ns : int
         Time in which at least one read was under way.
+    buffered_files : int
+        Files that cannot be read past the page cache, which is slower.
     used_bytes, peak_bytes, limit_bytes : int
         Of the plan's budget: what is taken now, the most that was, and the limit.
     """
@@ -53,6 +55,7 @@ class EngineCounters:
     loaded_bytes: int
     stall_ns: int
     read_busy_ns: int
+    buffered_files: int
     used_bytes: int
     peak_bytes: int
     limit_bytes: int

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from tierpool.storage.llama_library import IMPORT_BYTES, is_imported
+from tierpool.storage.process_memory import read_process_memory
+
 KIB: Final = 1024
 DEFAULT_MAX_MAPPINGS: Final = 65_530
 """``vm.max_map_count`` where the system does not say."""
@@ -26,7 +29,8 @@ class Limits:
     Attributes
     ----------
     memory_limit_bytes : int or None
-        The smallest memory limit of this process's control groups, None when there is none.
+        Of the memory limits of this process's control groups, the one that leaves it least beside what others hold;
+        None when there is none.
     memory_limit_source : str
         Where it comes from, such as ``cgroup v2 /build``; empty when there is none.
     memory_used_by_others_bytes : int
@@ -34,11 +38,15 @@ class Limits:
     memory_available_bytes : int
         What the system could give without swapping.
     process_bytes : int
-        Anonymous and shared memory of this process.
+        Anonymous and shared memory of this process, each page once.
     cores : int
         Processors that this process may use, rounded up from a control group's share.
     max_mappings : int
         ``vm.max_map_count``.
+    used_mappings : int
+        How many of them this process has.
+    import_bytes : int
+        What importing the library that computes will add to `process_bytes`; 0 when it is there.
     """
 
     memory_limit_bytes: int | None
@@ -48,6 +56,8 @@ class Limits:
     process_bytes: int
     cores: int
     max_mappings: int
+    used_mappings: int = 0
+    import_bytes: int = 0
 
     def budget(self) -> tuple[int, str]:
         """Bytes that this process may hold in all, what it holds already included, and why that many."""
@@ -74,17 +84,20 @@ class ControlGroup:
 
 def read_limits(root: Path = _ROOT) -> Limits:
     """Read every limit; what the system does not offer counts as no limit."""
-    process_bytes = _fields_kib(root / "proc/self/status", "RssAnon", "RssShmem")
-    limit, source, used = _memory_limit(root)
+    memory = read_process_memory(root)
+    process_bytes = memory.anonymous_bytes + memory.shared_bytes
+    limit, source, used_by_others = _memory_limit(root, process_bytes)
     mappings = _number(root / "proc/sys/vm/max_map_count")
     return Limits(
         memory_limit_bytes=limit,
         memory_limit_source=source,
-        memory_used_by_others_bytes=max(0, used - process_bytes),
-        memory_available_bytes=_fields_kib(root / "proc/meminfo", "MemAvailable") or _physical_bytes(root),
+        memory_used_by_others_bytes=used_by_others,
+        memory_available_bytes=_field_kib(root / "proc/meminfo", "MemAvailable") or _physical_bytes(root),
         process_bytes=process_bytes,
         cores=_cores(root),
         max_mappings=mappings or DEFAULT_MAX_MAPPINGS,
+        used_mappings=_text(root / "proc/self/maps").count("\n"),
+        import_bytes=0 if is_imported() else IMPORT_BYTES,
     )
 
 
@@ -101,14 +114,10 @@ def _number(path: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _fields_kib(path: Path, *names: str) -> int:
-    """Sum, in bytes, of lines such as ``MemAvailable:  1024 kB``."""
-    total = 0
-    for line in _text(path).splitlines():
-        name, _, value = line.partition(":")
-        if name in names:
-            total += int(value.split()[0]) * KIB
-    return total
+def _field_kib(path: Path, name: str) -> int:
+    """A line such as ``MemAvailable:  1024 kB``, in bytes; 0 when there is none."""
+    lines = (line.partition(":") for line in _text(path).splitlines())
+    return next((int(value.split()[0]) * KIB for found, _, value in lines if found == name), 0)
 
 
 def _physical_bytes(root: Path) -> int:
@@ -153,21 +162,39 @@ def ancestors(group: ControlGroup) -> list[Path]:
     return folders
 
 
-def _memory_limit(root: Path) -> tuple[int | None, str, int]:
-    """The smallest limit, its source, and the bytes in use under it that cannot be reclaimed."""
+@dataclass(frozen=True)
+class _GroupMemory:
+    limit_bytes: int
+    used_by_others_bytes: int
+
+    @property
+    def granted_bytes(self) -> int:
+        return self.limit_bytes - self.used_by_others_bytes
+
+
+def _memory_limit(root: Path, process_bytes: int) -> tuple[int | None, str, int]:
+    """The limit that grants this process least, its source, and the bytes under it that others hold."""
     group = find_group(root, "memory")
     if group is None:
         return None, "", 0
-    file = "memory.max" if group.version == 2 else "memory.limit_in_bytes"
-    limits = [(limit, folder) for folder in ancestors(group) if (limit := _number(folder / file)) is not None]
-    if not limits:
+    found = [_group_memory(folder, group.version, process_bytes) for folder in ancestors(group)]
+    limited = [memory for memory in found if memory is not None]
+    if not limited:
         return None, "", 0
-    limit, folder = min(limits, key=lambda pair: pair[0])
+    tightest = min(limited, key=lambda memory: memory.granted_bytes)
+    return tightest.limit_bytes, f"cgroup v{group.version} {group.name}", tightest.used_by_others_bytes
+
+
+def _group_memory(folder: Path, version: int, process_bytes: int) -> _GroupMemory | None:
+    """What a group and the groups below it may hold, and do; None when it has no limit."""
+    # Beyond memory.high the kernel reclaims and slows down what it does not refuse.
+    files = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
+    limit = min((value for file in files if (value := _number(folder / file)) is not None), default=_NO_LIMIT)
     if limit >= _NO_LIMIT:
-        return None, "", 0
+        return None
     fields = _flat_fields(folder / "memory.stat")
-    names = ("anon", "shmem") if group.version == 2 else ("total_rss", "total_shmem")
-    return limit, f"cgroup v{group.version} {group.name}", sum(fields.get(name, 0) for name in names)
+    names = ("anon", "shmem") if version == 2 else ("total_rss", "total_shmem")
+    return _GroupMemory(limit, max(0, sum(fields.get(name, 0) for name in names) - process_bytes))
 
 
 def _cores(root: Path) -> int:

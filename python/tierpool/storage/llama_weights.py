@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,16 +11,16 @@ from tierpool.storage.engine import EngineCounters, LayerCounters
 from tierpool.storage.gguf import read_model
 from tierpool.storage.hyperparameters import read_hyperparameters
 from tierpool.storage.llama_library import function_address
-from tierpool.storage.roles import split_name
+from tierpool.storage.streamed_parts import StreamedParts
 
 if TYPE_CHECKING:
     from tierpool.storage.file_mappings import MappingWatch
-    from tierpool.storage.gguf import Model, ModelFile, Tensor
+    from tierpool.storage.gguf import Model, ModelFile
     from tierpool.storage.plan import Plan
 
 READER_THREADS: Final = 4
 
-_NO_COUNTERS = EngineCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_NO_COUNTERS = EngineCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 # What the plan calls a purpose, and the core; the core counts the others as it takes them.
 _RESERVED = {"process": "process", "KV cache": "kv_cache", "compute buffers": "compute_buffers"}
 _LAYOUT_FUNCTIONS = (
@@ -108,7 +106,9 @@ class StreamedWeights:
     """
 
     def __init__(self, plan: Plan, model: Model, watch: MappingWatch, *, strict: bool = False) -> None:
-        parts = _StreamedParts.of_plan(plan, model)
+        streamed = {placed.name for placed in plan.placements if placed.tier == "nvme"}
+        experts = read_hyperparameters(model).experts if plan.mode == "experts" else 0
+        parts = StreamedParts.of_model(model, streamed, experts)
         purposes = plan.budget.purposes
         self._layers = [layer for layer, _ in parts.layers]
         self._core = StreamedModel(
@@ -119,6 +119,7 @@ class StreamedWeights:
             experts=parts.experts,
             slots=plan.slots,
             limit_bytes=plan.budget.limit_bytes,
+            most_mappings=plan.mappings,
             reserved_bytes={name: purposes[purpose] for purpose, name in _RESERVED.items() if purpose in purposes},
             reader_threads=READER_THREADS,
             strict=strict,
@@ -160,39 +161,6 @@ class StreamedWeights:
     def close(self) -> None:
         """Give the memory back; llama.cpp's mapping shows the files again."""
         self._core.close()
-
-
-_Stretch = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class _StreamedParts:
-    """A model as the core wants it: files that hold tensors, streamed tensors by layer, and all others."""
-
-    files: list[ModelFile]
-    layers: list[tuple[int, list[tuple[str, _Stretch]]]]
-    resident: list[_Stretch]
-    experts: int
-
-    @classmethod
-    def of_plan(cls, plan: Plan, model: Model) -> _StreamedParts:
-        used = sorted({tensor.file_index for tensor in model.tensors})
-        streamed = {placed.name for placed in plan.placements if placed.tier == "nvme"}
-        layers: defaultdict[int, list[tuple[str, _Stretch]]] = defaultdict(list)
-        resident = []
-        for tensor in model.tensors:
-            stretch = _stretch(tensor, used)
-            layer = split_name(tensor.name)[0]
-            if tensor.name in streamed and layer is not None:
-                layers[layer].append((tensor.name, stretch))
-            else:
-                resident.append(stretch)
-        experts = read_hyperparameters(model).experts if plan.mode == "experts" else 0
-        return cls([model.files[index] for index in used], sorted(layers.items()), resident, experts)
-
-
-def _stretch(tensor: Tensor, files: list[int]) -> _Stretch:
-    return files.index(tensor.file_index), tensor.offset_bytes, tensor.size_bytes
 
 
 def _mapped_file(file: ModelFile, watch: MappingWatch) -> tuple[str, int, int, int]:

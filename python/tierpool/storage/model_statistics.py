@@ -87,6 +87,8 @@ class ModelStatistics:
         The two phases apart.
     loaded_bytes : int
         Bytes read once, while loading.
+    buffered_files : int
+        Files that cannot be read past the page cache, which is slower.
     budget_bytes : int
         What the process may hold, by the plan.
     anonymous_bytes, shared_bytes : int
@@ -100,6 +102,7 @@ class ModelStatistics:
     prompt: PhaseStatistics
     generation: PhaseStatistics
     loaded_bytes: int
+    buffered_files: int
     budget_bytes: int
     anonymous_bytes: int
     shared_bytes: int
@@ -181,6 +184,7 @@ class StatisticsGatherer:
                 prompt=self._totals["prompt"].to_statistics(),
                 generation=self._totals["generation"].to_statistics(),
                 loaded_bytes=counters.loaded_bytes,
+                buffered_files=counters.buffered_files,
                 budget_bytes=self._engine.plan.budget.limit_bytes,
                 anonymous_bytes=memory.anonymous_bytes,
                 shared_bytes=memory.shared_bytes,

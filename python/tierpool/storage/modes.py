@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from tierpool.storage.estimate import computed_bytes, estimate, expected_hit_rate
 from tierpool.storage.layer_schedule import LayerSchedule, schedule_layers
 from tierpool.storage.plan import Budget, Estimate, Placement, Plan
-from tierpool.storage.request import MAPPINGS_KEPT, MARGIN_BYTES, Request, in_mib
+from tierpool.storage.request import MARGIN_BYTES, Request, in_mib
 from tierpool.storage.roles import Role, role_of
+from tierpool.storage.streamed_parts import StreamedParts
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -40,9 +41,10 @@ def plan_experts(request: Request, streaming: Streaming) -> Plan:
     """Give as many experts a slot as memory and mappings allow."""
     units, sizes = len(streaming.units), request.sizes
     least = request.least_slots(streaming)
+    request.require_mappings(streaming.mappings(least))
     above_bytes = request.budget_bytes - request.streaming_bytes(streaming)
     by_memory = least + (above_bytes - request.batch_reserve(above_bytes)) // streaming.slot_bytes
-    by_mappings = streaming.most_slots(request.profile.limits.max_mappings - MAPPINGS_KEPT)
+    by_mappings = streaming.most_slots(request.mappings)
     slots = min(units, by_memory, by_mappings)
     n_ubatch = request.largest_batch(above_bytes - (slots - least) * streaming.slot_bytes)
     batch_reason = "larger compute buffers would cost slots"
@@ -63,6 +65,7 @@ def plan_experts(request: Request, streaming: Streaming) -> Plan:
     choice = _Choice(
         slots=slots,
         slot_bytes=streaming.slot_bytes,
+        mappings=streaming.mappings(slots),
         n_ubatch=n_ubatch,
         weights=_streaming_weights(streaming, slots * streaming.slot_bytes),
         hit_rate=hit_rate,
@@ -85,16 +88,22 @@ def plan_layers(request: Request, streaming: Streaming) -> Plan:
         _schedule_reason(schedule, len(streaming.units)),
         *_batch_reasons(request, n_ubatch, "larger compute buffers would cost layers in memory"),
     ]
+    streamed_names = streaming.tensor_names - schedule.pinned_names
+    # What is pinned divides the files differently.
+    parts = StreamedParts.of_model(request.model, streamed_names, 0)
+    mappings = parts.count_mappings().most(schedule.ring_depth)
+    request.require_mappings(mappings)
     choice = _Choice(
         slots=schedule.ring_depth,
         slot_bytes=schedule.slot_bytes,
+        mappings=mappings,
         ring_depth=schedule.ring_depth,
         n_ubatch=n_ubatch,
         weights=_streaming_weights(streaming, schedule.ring_bytes, schedule.pinned_bytes),
         hit_rate=1.0 - schedule.read_bytes / streaming.unit_bytes,
         read_bytes=schedule.read_bytes,
         worst_read_bytes=schedule.read_bytes,
-        streamed_names=streaming.tensor_names - schedule.pinned_names,
+        streamed_names=streamed_names,
     )
     return _plan(request, streaming, choice, reasons)
 
@@ -131,6 +140,7 @@ class _Choice:
     weights: dict[str, int]
     slots: int = 0
     slot_bytes: int = 0
+    mappings: int = 0
     ring_depth: int = 0
     hit_rate: float = 1.0
     read_bytes: int = 0
@@ -183,7 +193,7 @@ def _plan(request: Request, streaming: Streaming | None, choice: _Choice, reason
         slots=choice.slots,
         slot_bytes=choice.slot_bytes,
         ring_depth=choice.ring_depth,
-        mappings=streaming.mappings(choice.slots) if streaming else 0,
+        mappings=choice.mappings,
         n_ubatch=choice.n_ubatch,
         threads=request.threads,
         context=request.context,

@@ -8,7 +8,7 @@ from tierpool.storage.errors import PlanError
 from tierpool.storage.footprint import estimate_footprint
 from tierpool.storage.hyperparameters import read_hyperparameters
 from tierpool.storage.modes import plan_experts, plan_layers, plan_resident
-from tierpool.storage.request import MAPPINGS_KEPT, Request, in_mib
+from tierpool.storage.request import Request, in_mib
 from tierpool.storage.streaming import Streaming, find_streaming
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ def plan_model(  # noqa: PLR0913  (one argument a condition)
         return plan_resident(request, "all of it fits into memory")
     if isinstance(streaming, str):
         return plan_resident(request, streaming)
-    _refuse_too_few_mappings(request, streaming)
     return plan_experts(request, streaming) if streaming.mode == "experts" else plan_layers(request, streaming)
 
 
@@ -92,16 +91,3 @@ def _refuse_too_little(request: Request, streaming: Streaming | str) -> None:
         needed=needed,
         available=request.budget_bytes,
     )
-
-
-def _refuse_too_few_mappings(request: Request, streaming: Streaming) -> None:
-    needed = streaming.mappings(request.least_slots(streaming)) + MAPPINGS_KEPT
-    available = request.profile.limits.max_mappings
-    if needed > available:
-        raise PlanError(
-            f"{request.model.path} needs {needed} mappings of memory, vm.max_map_count is {available}; "
-            f"raise it: sysctl -w vm.max_map_count={needed}",
-            resource="mappings",
-            needed=needed,
-            available=available,
-        )

@@ -42,6 +42,8 @@ _NUMBERS = {  # fields that must be a number, and the least it may be
     "process_bytes": 0,
     "cores": 1,
     "max_mappings": 0,
+    "used_mappings": 0,
+    "import_bytes": 0,
 }
 _NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tierpool._core import SPARE_MAPPINGS
+from tierpool.storage.errors import PlanError
 from tierpool.storage.footprint import MAX_BATCH, MIB, Footprint
 
 if TYPE_CHECKING:
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 MARGIN_BYTES: Final = 64 * MIB
 """Kept free for what no estimate foresees."""
 
+PROCESS_STEP_BYTES: Final = 8 * MIB
+"""A process counts in steps, so that what is planned for one suffices for the next, which never holds just the same."""
+
 MIN_IN_FLIGHT: Final = 4
 """Slots beyond those of the running layer, so that reads can be under way."""
 
-MAPPINGS_KEPT: Final = 2_000
-"""Mappings left to libraries, threads and the allocator."""
+MAPPINGS_KEPT: Final = 2 * SPARE_MAPPINGS
+"""Mappings left to what else the process maps: while it loads the model, and as many that the core then keeps free."""
 
 COMPUTE_SHARE: Final = 16
 """At most one part in this many of the memory above the minimum goes into larger batches."""
@@ -47,12 +52,34 @@ class Request:
     @property
     def process_bytes(self) -> int:
         """The process itself, with the library that computes."""
-        return self.profile.limits.process_bytes + self.footprint.library_bytes
+        limits = self.profile.limits
+        imported_bytes = limits.process_bytes + limits.import_bytes
+        return -(-imported_bytes // PROCESS_STEP_BYTES) * PROCESS_STEP_BYTES + self.footprint.library_bytes
 
     @property
     def fixed_bytes(self) -> int:
         """What is needed whatever is streamed, with batches of one token."""
         return self.process_bytes + self.footprint.kv_bytes + self.footprint.compute_bytes(1) + MARGIN_BYTES
+
+    @property
+    def mappings(self) -> int:
+        """How many mappings the model's files may take."""
+        limits = self.profile.limits
+        return limits.max_mappings - limits.used_mappings - MAPPINGS_KEPT
+
+    def require_mappings(self, needed: int) -> None:
+        """Raise `PlanError` when the files need more."""
+        if needed <= self.mappings:
+            return
+        available = self.profile.limits.max_mappings
+        total = available - self.mappings + needed
+        raise PlanError(
+            f"{self.model.path} needs {total} mappings of memory, vm.max_map_count is {available}; "
+            f"raise it: sysctl -w vm.max_map_count={total}",
+            resource="mappings",
+            needed=total,
+            available=available,
+        )
 
     @property
     def batch_bytes(self) -> int:

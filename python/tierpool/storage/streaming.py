@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from tierpool.storage.errors import ModelError
 from tierpool.storage.roles import ARCHITECTURES, split_name
-from tierpool.storage.units import Unit, edge_pages, expert_units, layer_unit, merge_pages, touched_pages
+from tierpool.storage.streamed_parts import StreamedParts
+from tierpool.storage.units import Unit, edge_pages, expert_units, layer_unit, merged_bytes, touched_pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tierpool._core import MappingCount
     from tierpool.storage.gguf import Model, Tensor
     from tierpool.storage.hyperparameters import Hyperparameters
 
@@ -30,8 +33,8 @@ class Streaming:
         Pages that the other tensors touch.
     edge_bytes : int
         Further pages, which units share with a neighbour.
-    page_runs : int
-        Runs of neighbouring pages that both make in the files; each is a mapping of its own.
+    parts : StreamedParts
+        The same for the core.
     """
 
     mode: Literal["experts", "layers"]
@@ -40,7 +43,7 @@ class Streaming:
     units: tuple[Unit, ...]
     resident_bytes: int
     edge_bytes: int
-    page_runs: int
+    parts: StreamedParts
 
     @cached_property
     def slot_bytes(self) -> int:
@@ -53,30 +56,16 @@ class Streaming:
         return sum(unit.size_bytes for unit in self.units)
 
     @cached_property
-    def _open_sides_per_unit(self) -> int:
-        return max(sum(part.open_sides for part in unit.parts) for unit in self.units)
-
-    @cached_property
-    def _most_splits(self) -> int:
-        """Splits with every unit in a slot; neighbouring parts have a side in common."""
-        parts = [part for unit in self.units for part in unit.parts]
-        return min(len(parts), sum(part.open_sides for part in parts))
+    def _mapping_count(self) -> MappingCount:
+        return self.parts.count_mappings()
 
     def mappings(self, slots: int) -> int:
-        """Mappings of memory needed at most when `slots` units lie over the files.
-
-        Every run of pages that stays, and every gap between two of them, is a mapping. A part that fills its gap
-        replaces one; on each side where it does not, it splits one. Layers without a slot lie over the files too, since
-        what stays in memory is laid there as well.
-        """
-        laid = len(self.units) if self.mode == "layers" else slots
-        return 2 * self.page_runs + 1 + min(laid * self._open_sides_per_unit, self._most_splits)
+        """Mappings of memory needed at most when `slots` units lie over the files."""
+        return self._mapping_count.most(slots)
 
     def most_slots(self, mappings: int) -> int:
         """How many slots `mappings` are enough for; they must be enough for one."""
-        if self.mappings(len(self.units)) <= mappings:
-            return len(self.units)
-        return (mappings - 2 * self.page_runs - 1) // self._open_sides_per_unit
+        return bisect_right(range(len(self.units) + 1), mappings, key=self.mappings) - 1
 
 
 def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:
@@ -105,16 +94,15 @@ def find_streaming(model: Model, sizes: Hyperparameters) -> Streaming | str:
     tensor_names = frozenset(tensor.name for tensor in streamed)
     resident = touched_pages(tensor for tensor in model.tensors if tensor.name not in tensor_names)
     edges = [page for tensor in streamed for page in edge_pages(tensor, sizes.experts or 1)]
-    resident_bytes = merge_pages(resident).size_bytes
-    together = merge_pages(resident + edges)
+    resident_bytes = merged_bytes(resident)
     return Streaming(
         mode=mode,
         stop_node=architecture.expert_stop if sizes.experts else architecture.layer_stop,
         tensor_names=tensor_names,
         units=units,
         resident_bytes=resident_bytes,
-        edge_bytes=together.size_bytes - resident_bytes,
-        page_runs=together.runs,
+        edge_bytes=merged_bytes(resident + edges) - resident_bytes,
+        parts=StreamedParts.of_model(model, tensor_names, sizes.experts),
     )
 
 

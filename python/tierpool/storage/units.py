@@ -20,19 +20,12 @@ PAGE_BYTES: Final = mmap.PAGESIZE
 
 @dataclass(frozen=True)
 class Part:
-    """Whole pages of one file, of one tensor.
-
-    Attributes
-    ----------
-    open_sides : int
-        On how many of its two sides no edge page follows, so that laying it over the file splits a mapping there.
-    """
+    """Whole pages of one file, of one tensor."""
 
     tensor_name: str
     file_index: int
     offset_bytes: int
     size_bytes: int
-    open_sides: int
 
 
 @dataclass(frozen=True)
@@ -49,20 +42,11 @@ class Unit:
         return sum(part.size_bytes for part in self.parts)
 
 
-@dataclass(frozen=True)
-class PageRuns:
-    """Pages of files: how many bytes they are, and in how many runs of neighbours."""
-
-    size_bytes: int
-    runs: int
-
-
 def whole_pages(tensor: Tensor, first_byte: int, end_byte: int) -> Part:
     """Pages that lie entirely in ``[first_byte, end_byte)`` of a file; perhaps none."""
     first = -(-first_byte // PAGE_BYTES) * PAGE_BYTES
     end = end_byte // PAGE_BYTES * PAGE_BYTES
-    open_sides = (first == first_byte) + (end == end_byte)
-    return Part(tensor.name, tensor.file_index, first, max(0, end - first), open_sides)
+    return Part(tensor.name, tensor.file_index, first, max(0, end - first))
 
 
 def expert_units(layer: int, tensors: Sequence[Tensor]) -> list[Unit]:
@@ -100,15 +84,14 @@ def edge_pages(tensor: Tensor, count: int) -> list[tuple[int, int, int]]:
     return [(tensor.file_index, page, page + 1) for page in pages]
 
 
-def merge_pages(pages: Iterable[tuple[int, int, int]]) -> PageRuns:
-    """Count each page once, and join neighbours."""
-    total = runs = 0
+def merged_bytes(pages: Iterable[tuple[int, int, int]]) -> int:
+    """Count each page once, in bytes."""
+    total = 0
     last_file, last_end = -1, -1
     for file_index, first, end in sorted(pages):
         if file_index != last_file or first > last_end:
-            runs += 1
             last_file, last_end = file_index, first
         if end > last_end:
             total += end - last_end
             last_end = end
-    return PageRuns(total * PAGE_BYTES, runs)
+    return total * PAGE_BYTES

@@ -3,6 +3,7 @@
 
 #include "tierpool/engine/streamed_model.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/captured_log.hpp"
 #include "support/fake_graph.hpp"
 #include "support/file_mapping.hpp"
 #include "support/temporary_file.hpp"
@@ -232,6 +234,21 @@ TEST_F(StreamedModelTest, AReadThatFailsIsThrownAndTheNextForwardWorks) {
     EXPECT_EQ(forward(model, same(2, 3)), 0);
     EXPECT_EQ(forward(model, same(0, 1)), 0);
   }
+}
+
+TEST_F(StreamedModelTest, AFileThatRefusesDirectReadsIsCounted) {
+  options_.pread_call = [](int descriptor, void* destination, std::size_t bytes, off_t offset) -> ssize_t {
+    if ((fcntl(descriptor, F_GETFL) & O_DIRECT) != 0) {
+      errno = EINVAL;
+      return -1;
+    }
+    return pread(descriptor, destination, bytes, offset);
+  };
+  const testing::CapturedLog log;
+  StreamedModel model(options_);
+  EXPECT_EQ(forward(model, same(4, 5)), 0);
+  EXPECT_EQ(model.statistics().buffered_files, 1U);
+  EXPECT_EQ(log.records().size(), 1U);
 }
 
 TEST_F(StreamedModelTest, AReadThatEndsShortIsThrown) {

@@ -10,12 +10,15 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <string>
 #include <vector>
 
+#include "support/captured_log.hpp"
 #include "support/page_buffer.hpp"
 #include "support/temporary_file.hpp"
 #include "support/weight_bytes.hpp"
+#include "tierpool/base/address.hpp"
 #include "tierpool/base/errors.hpp"
 
 namespace tierpool {
@@ -39,9 +42,17 @@ std::string error_of_opening(const std::string& path) {
 
 bool is_direct_descriptor(int file_descriptor) { return (fcntl(file_descriptor, F_GETFL) & O_DIRECT) != 0; }
 
-// What the next calls of pread() do; anything behind them works as usual.
+// What the next calls of pread() do; anything behind them works as usual. A direct read begins at whole blocks of file
+// and memory, or is refused; what a read that is cut short left behind its end is no file's.
 std::vector<ssize_t> script;  // bytes, or -errno
+int refused_direct_reads = 0;
 ssize_t scripted_pread(int file_descriptor, void* destination, std::size_t bytes, off_t offset) {
+  const bool whole_blocks = (static_cast<std::uint64_t>(offset) | bytes | address_of(destination)) % 4096 == 0;
+  if (is_direct_descriptor(file_descriptor) && !whole_blocks) {
+    ++refused_direct_reads;
+    errno = EINVAL;
+    return -1;
+  }
   std::size_t limit = bytes;
   if (!script.empty()) {
     const ssize_t next = script.front();
@@ -52,7 +63,12 @@ ssize_t scripted_pread(int file_descriptor, void* destination, std::size_t bytes
     }
     limit = std::min(limit, static_cast<std::size_t>(next));
   }
-  return limit == 0 ? 0 : pread(file_descriptor, destination, limit, offset);
+  const ssize_t count = limit == 0 ? 0 : pread(file_descriptor, destination, bytes, offset);
+  if (count <= static_cast<ssize_t>(limit)) {
+    return count;
+  }
+  std::memset(static_cast<unsigned char*>(destination) + limit, 0xee, static_cast<std::size_t>(count) - limit);
+  return static_cast<ssize_t>(limit);
 }
 
 ssize_t pread_that_refuses_direct_reads(int file_descriptor, void* destination, std::size_t bytes, off_t offset) {
@@ -65,7 +81,10 @@ ssize_t pread_that_refuses_direct_reads(int file_descriptor, void* destination, 
 
 class FileSourceTest : public ::testing::Test {
  protected:
-  ~FileSourceTest() override { script.clear(); }
+  ~FileSourceTest() override {
+    script.clear();
+    refused_direct_reads = 0;
+  }
 
   const std::vector<unsigned char> bytes_ = testing::random_bytes(kFileBytes, 1);
   const TemporaryFile file_{bytes_};
@@ -99,12 +118,39 @@ TEST_F(FileSourceTest, TakesUpPartialAndInterruptedReads) {
   EXPECT_TRUE(script.empty());
 }
 
+TEST_F(FileSourceTest, ReadsThatAreCutShortStayDirect) {
+  const testing::CapturedLog log;
+  FileSource source(file_.path(), &scripted_pread);
+  if (!source.is_direct()) {
+    GTEST_SKIP() << "this file system has no direct reads";
+  }
+  for (const std::vector<ssize_t>& cuts : std::vector<std::vector<ssize_t>>{
+           {12345, 65536}, {1, 1, 1}, {4095, 4096, 4097, 8192, 511}, {512, 100, 100}, {65536, -EINTR, 777, -EINTR}}) {
+    script = cuts;
+    const ReadResult result = source.read(65536, kRangeBytes - 65536, buffer_.address());
+    EXPECT_EQ(result.fault, ReadFault::none);
+    EXPECT_EQ(result.bytes, kFileBytes - 65536);
+    EXPECT_TRUE(holds(buffer_.address(), bytes_, 65536, kFileBytes - 65536));
+    EXPECT_TRUE(script.empty());
+    EXPECT_TRUE(source.is_direct());
+  }
+  EXPECT_EQ(refused_direct_reads, 0);
+  EXPECT_TRUE(log.records().empty());
+}
+
 TEST_F(FileSourceTest, ReadsThroughThePageCacheWhereDirectReadsAreRefused) {
+  const testing::CapturedLog log;
   FileSource source(file_.path(), &pread_that_refuses_direct_reads);
-  const ReadResult result = source.read(65536, 65536, buffer_.address());
-  EXPECT_EQ(result.fault, ReadFault::none);
-  EXPECT_TRUE(holds(buffer_.address(), bytes_, 65536, 65536));
-  EXPECT_FALSE(source.is_direct());
+  for (int round = 0; round < 2; ++round) {
+    const ReadResult result = source.read(65536, 65536, buffer_.address());
+    EXPECT_EQ(result.fault, ReadFault::none);
+    EXPECT_TRUE(holds(buffer_.address(), bytes_, 65536, 65536));
+    EXPECT_FALSE(source.is_direct());
+  }
+  ASSERT_EQ(log.records().size(), 1U);
+  EXPECT_EQ(log.records()[0].level, LogLevel::warning);
+  EXPECT_NE(log.records()[0].message.find("'" + file_.path() + "' cannot be read past the page cache"),
+            std::string::npos);
 }
 
 // A disk's refusal in earnest: it cannot write to addresses like this one.

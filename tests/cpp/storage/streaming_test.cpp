@@ -57,7 +57,8 @@ class Streaming : public ::testing::Test {
                                              DirectReader::Options{.threads = 3, .piece_bytes = 16 * kKiB}, clock_);
     loader_ = std::make_unique<UnitLoader>(*reader_, *units_, *slots_);
     const WindowFile file{mapping_->address(), 0, align_up(offset, page_), source_->file_descriptor()};
-    window_ = std::make_unique<WeightWindow>(*units_, *slots_, std::vector<WindowFile>{file}, Uncovered::refused);
+    window_ = std::make_unique<WeightWindow>(*units_, *slots_, std::vector<WindowFile>{file}, layout_.copies(),
+                                             Uncovered::refused);
     window_->load_resident(layout_.resident, MemoryPurpose::resident_weights, *reader_, budget_);
     window_->load_resident(layout_.edges, MemoryPurpose::edge_pages, *reader_, budget_);
   }

@@ -7,11 +7,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/fake_clock.hpp"
@@ -25,6 +27,7 @@
 #include "tierpool/device/host_device.hpp"
 #include "tierpool/device/host_pages.hpp"
 #include "tierpool/device/simulated_device.hpp"
+#include "tierpool/storage/mapping_count.hpp"
 #include "tierpool/storage/unit_layout.hpp"
 #include "tierpool/storage/unit_loader.hpp"
 
@@ -47,6 +50,19 @@ bool is_readable(std::uint64_t address) {
   close(ends[0]);
   close(ends[1]);
   return written == 1;
+}
+
+/// Mappings of this process that overlap with the given range.
+std::uint64_t mappings_within(std::uint64_t address, std::uint64_t bytes) {
+  std::ifstream table("/proc/self/maps");
+  std::uint64_t count = 0;
+  for (std::string line; std::getline(table, line);) {
+    std::size_t digits = 0;
+    const std::uint64_t begin = std::stoull(line, &digits, 16);
+    const std::uint64_t end = std::stoull(line.substr(digits + 1), nullptr, 16);
+    count += begin < address + bytes && end > address ? 1 : 0;
+  }
+  return count;
 }
 
 /// Tensors of units and resident ones in turn, none of them a whole number of pages.
@@ -73,7 +89,7 @@ class WeightWindowTest : public ::testing::Test {
 
   std::unique_ptr<WeightWindow> make_window(Uncovered uncovered) {
     const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
-    return std::make_unique<WeightWindow>(*units_, *slots_, std::vector<WindowFile>{file}, uncovered);
+    return std::make_unique<WeightWindow>(*units_, *slots_, std::vector<WindowFile>{file}, layout_.copies(), uncovered);
   }
   void load(UnitId unit, SlotId slot) {
     ASSERT_EQ(reader_.wait(loader_->load(unit, slot, ReadPriority::demand)), ReadOutcome::complete);
@@ -285,28 +301,66 @@ TEST_F(WeightWindowTest, MappingsThatGoGrowTogetherAgain) {
   EXPECT_LE(host_mappings().used, before + 2);  // but for what the test itself maps meanwhile
 }
 
-TEST_F(WeightWindowTest, RefusesMoreMappingsThanTheProcessMayHave) {
-  const HostMappings mappings = host_mappings();
-  if (mappings.limit > 200'000) {
-    GTEST_SKIP() << "this system allows " << mappings.limit << " mappings";
+/// Units of single pages: the first of each lies alone, the second between those of its neighbours.
+std::vector<std::vector<Extent>> scattered_units(std::uint64_t page) {
+  std::vector<std::vector<Extent>> units;
+  for (std::uint64_t i = 0; i < kUnits; ++i) {
+    units.push_back({{0, (3 * i + 1) * page, page}, {0, (60 + i) * page, page}});
   }
-  const std::uint64_t pages = 2 * mappings.limit;
-  ASSERT_EQ(truncate(file_.path().c_str(), static_cast<off_t>(pages * page_)), 0);
-  const FileMapping large(file_.path(), 0, pages * page_);
-  const WindowFile file{large.address(), 0, pages * page_, large.file_descriptor()};
-  WeightWindow window(*units_, *slots_, {file}, Uncovered::reads_file);
-  std::vector<Extent> every_other_page;
-  for (std::uint64_t page = kFilePages; page < pages; page += 2) {
-    every_other_page.push_back({0, page * page_, page_});
+  return units;
+}
+
+TEST_F(WeightWindowTest, TakesNoMoreMappingsThanItCounts) {
+  const auto window = make_window(Uncovered::reads_file);
+  window->load_resident(layout_.resident, MemoryPurpose::resident_weights, reader_, budget_);
+  window->load_resident(layout_.edges, MemoryPurpose::edge_pages, reader_, budget_);
+  for (UnitId first = 0; first + kSlots <= kUnits; ++first) {
+    for (UnitId i = 0; i < kSlots; ++i) {
+      window->bind(first + i, i);
+    }
+    EXPECT_LE(mappings_within(mapping_.address(), kFilePages * page_), window->most_mappings());
+    EXPECT_GE(mappings_within(mapping_.address(), kFilePages * page_), window->most_mappings() * 9 / 10);
+    for (UnitId i = 0; i < kSlots; ++i) {
+      window->unbind(first + i);
+    }
   }
-  const std::uint64_t used_bytes = budget_.used_bytes();
-  try {
-    window.load_resident(every_other_page, MemoryPurpose::resident_weights, reader_, budget_);
-    ADD_FAILURE() << "laid " << every_other_page.size() << " copies over a file";
-  } catch (const BudgetError& error) {
-    EXPECT_NE(std::string(error.what()).find("vm.max_map_count"), std::string::npos) << error.what();
+}
+
+TEST_F(WeightWindowTest, CountsEveryMappingOfUnitsThatLieAlone) {
+  const UnitTable units(scattered_units(page_), page_);
+  const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
+  WeightWindow window(units, *slots_, {file}, {}, Uncovered::reads_file);
+  EXPECT_EQ(window.most_mappings(), 1 + kSlots * 2 * 2);
+  EXPECT_EQ(mappings_within(mapping_.address(), kFilePages * page_), 1U);
+  for (SlotId slot = 0; slot < kSlots; ++slot) {
+    window.bind(2 * slot + 1, slot);
   }
-  EXPECT_EQ(budget_.used_bytes(), used_bytes);
+  EXPECT_EQ(mappings_within(mapping_.address(), kFilePages * page_), window.most_mappings());
+}
+
+TEST_F(WeightWindowTest, AsManyMappingsAsAreLeftAreEnoughAndOneMoreIsRefused) {
+  const UnitTable units(scattered_units(page_), page_);
+  const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
+  constexpr std::uint64_t kNeeded = 1 + kSlots * 2 * 2;
+  const HostMappings enough{.used = 301, .limit = 300 + kNeeded + kSpareMappings};  // the file is mapped already
+  const auto make = [&](const SlotPool& slots, const HostMappings& mappings) {
+    const WeightWindow window(units, slots, {file}, {}, Uncovered::reads_file, mappings);
+    return window.most_mappings();
+  };
+  EXPECT_EQ(make(*slots_, enough), kNeeded);
+  const SlotPool one_more(device_, budget_, units_->largest_unit_bytes(), kSlots + 1, page_);
+  const HostMappings fewer{.used = 302, .limit = enough.limit};
+  const std::vector<std::pair<const SlotPool*, HostMappings>> refused{{&one_more, enough}, {slots_.get(), fewer}};
+  for (const auto& [slots, mappings] : refused) {
+    try {
+      make(*slots, mappings);
+      ADD_FAILURE() << "took mappings that are not there";
+    } catch (const BudgetError& error) {
+      EXPECT_NE(std::string(error.what()).find("raise the limit (sysctl vm.max_map_count) or use fewer slots"),
+                std::string::npos)
+          << error.what();
+    }
+  }
 }
 
 TEST_F(WeightWindowTest, APartOfAFileIsEnough) {
@@ -315,15 +369,15 @@ TEST_F(WeightWindowTest, APartOfAFileIsEnough) {
   const FileMapping part(file_.path(), offset, bytes);
   const WindowFile file{part.address(), offset, bytes, part.file_descriptor()};
   {
-    WeightWindow window(*units_, *slots_, {file}, Uncovered::reads_file);
+    WeightWindow window(*units_, *slots_, {file}, {}, Uncovered::reads_file);
     load(0, 0);
     window.bind(0, 0);
     EXPECT_EQ(window.address(layout_.units[0].front()), part.address());
     EXPECT_TRUE(holds(part.address(), bytes_, offset, bytes));
   }
   const WindowFile too_small{part.address() + page_, offset + page_, bytes - page_, part.file_descriptor()};
-  EXPECT_THROW(WeightWindow(*units_, *slots_, {too_small}, Uncovered::reads_file), ConfigError);
-  EXPECT_THROW(WeightWindow(*units_, *slots_, {}, Uncovered::reads_file), ConfigError);
+  EXPECT_THROW(WeightWindow(*units_, *slots_, {too_small}, {}, Uncovered::reads_file), ConfigError);
+  EXPECT_THROW(WeightWindow(*units_, *slots_, {}, {}, Uncovered::reads_file), ConfigError);
 }
 
 /// Shared memory whose descriptor cannot be mapped for reading.
@@ -366,7 +420,7 @@ TEST_F(WeightWindowTest, ASlotThatCannotBeShownChangesNothing) {
   UnmappableDevice unmappable;
   const SlotPool slots(unmappable, budget_, units_->largest_unit_bytes(), 1, page_);
   const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
-  WeightWindow window(*units_, slots, {file}, Uncovered::reads_file);
+  WeightWindow window(*units_, slots, {file}, {}, Uncovered::reads_file);
   try {
     window.bind(4, 0);
     ADD_FAILURE() << "mapped what cannot be mapped";
@@ -381,9 +435,9 @@ TEST_F(WeightWindowTest, ASlotThatCannotBeShownChangesNothing) {
 TEST_F(WeightWindowTest, RefusesSlotsThatCannotBeMappedASecondTime) {
   SimulatedDevice simulated;
   const SlotPool slots(simulated, budget_, units_->largest_unit_bytes(), 1, page_);
-  EXPECT_THROW(WeightWindow(*units_, slots, {}, Uncovered::reads_file), ConfigError);
+  EXPECT_THROW(WeightWindow(*units_, slots, {}, {}, Uncovered::reads_file), ConfigError);
   const SlotPool small(device_, budget_, page_, 1, page_);
-  EXPECT_THROW(WeightWindow(*units_, small, {}, Uncovered::reads_file), ConfigError);
+  EXPECT_THROW(WeightWindow(*units_, small, {}, {}, Uncovered::reads_file), ConfigError);
 }
 
 }  // namespace

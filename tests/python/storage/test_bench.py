@@ -225,7 +225,7 @@ def budget_bytes(moe: Path, profile: Profile) -> int:
     from tierpool.storage import PlanError, make_plan
 
     process_bytes = run_child({"side": "measure"}, None).values["process_bytes"]
-    of_a_run = replace(profile, limits=replace(profile.limits, process_bytes=process_bytes))
+    of_a_run = replace(profile, limits=replace(profile.limits, process_bytes=process_bytes, import_bytes=0))
     with pytest.raises(PlanError) as refusal:
         make_plan(moe, memory=1, context=256, profile=of_a_run)
     return refusal.value.needed + (24 << 20)

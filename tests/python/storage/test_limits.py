@@ -59,6 +59,44 @@ def test_version_2(root: Path) -> None:
     assert limits.cores == 1
 
 
+def test_siblings_in_a_larger_group_may_leave_less_than_the_own_limit(root: Path) -> None:
+    put(root, "proc/self/cgroup", "0::/build/job\n")
+    put(root, "proc/self/mountinfo", V2_MOUNT)
+    put(root, "sys/fs/cgroup/build/job/memory.max", f"{4096 * MIB}\n")
+    put(root, "sys/fs/cgroup/build/job/memory.stat", f"anon {20 * MIB}\nshmem {1 * MIB}\n")
+    put(root, "sys/fs/cgroup/build/memory.max", f"{5120 * MIB}\n")
+    put(root, "sys/fs/cgroup/build/memory.stat", f"anon {4620 * MIB}\nshmem {9 * MIB}\n")
+    limits = read_limits(root)
+    assert limits.memory_limit_bytes == 5120 * MIB
+    assert limits.memory_used_by_others_bytes == 4608 * MIB  # 4.5 GiB
+    assert limits.budget() == (512 * MIB, "cgroup v2 /build/job")
+    put(root, "sys/fs/cgroup/build/memory.stat", f"anon {120 * MIB}\n")
+    assert read_limits(root).budget()[0] == 4000 * MIB + 21 * MIB  # available memory
+    put(root, "sys/fs/cgroup/build/job/memory.high", f"{1024 * MIB}\n")  # beyond it, the kernel slows us down
+    assert read_limits(root).budget() == (1024 * MIB, "cgroup v2 /build/job")
+    put(root, "sys/fs/cgroup/build/memory.high", f"{600 * MIB}\n")
+    assert read_limits(root).budget()[0] == 600 * MIB - (120 - 21) * MIB
+
+
+def test_siblings_in_a_larger_group_of_version_1(root: Path) -> None:
+    put(root, "proc/self/cgroup", "4:memory:/jobs/seven\n")
+    put(root, "proc/self/mountinfo", V1_MOUNT)
+    put(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    put(root, "sys/fs/cgroup/memory/memory.stat", f"total_rss {90_000 * MIB}\n")
+    put(root, "sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", f"{5120 * MIB}\n")
+    put(root, "sys/fs/cgroup/memory/jobs/memory.stat", f"total_rss {4620 * MIB}\ntotal_shmem {9 * MIB}\n")
+    put(root, "sys/fs/cgroup/memory/jobs/seven/memory.limit_in_bytes", f"{4096 * MIB}\n")
+    put(root, "sys/fs/cgroup/memory/jobs/seven/memory.stat", f"total_rss {21 * MIB}\n")
+    limits = read_limits(root)
+    assert (limits.memory_limit_bytes, limits.memory_used_by_others_bytes) == (5120 * MIB, 4608 * MIB)
+    assert limits.budget() == (512 * MIB, "cgroup v1 /jobs/seven")
+
+
+def test_a_slot_that_is_mapped_twice_counts_once(root: Path) -> None:
+    put(root, "proc/self/smaps_rollup", "0-1 ---p 0 00:00 0 [rollup]\nPss_Anon: 20480 kB\nPss_Shmem: 512 kB\n")
+    assert read_limits(root).process_bytes == 20 * MIB + MIB // 2
+
+
 def test_version_2_seen_from_inside_a_container(root: Path) -> None:
     put(root, "proc/self/cgroup", "0::/docker/abc\n")
     put(root, "proc/self/mountinfo", V2_MOUNT.replace("0:28 / ", "0:28 /docker/abc "))

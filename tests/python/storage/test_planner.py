@@ -210,6 +210,34 @@ def test_experts_between_edge_pages_need_no_mappings_of_their_own(profile: Profi
     assert 2 * (edges - 200) < plan.mappings < 2 * (edges + 200)
 
 
+@pytest.mark.parametrize("gibibytes", [6, 12, 14, 16])
+def test_as_many_experts_as_there_are_mappings_for_a_model_of_18432_parts(profile: Profile, gibibytes: int) -> None:
+    part = 768 * 2048 // 32 * 18  # as Qwen3-30B-A3B in Q4_0: 216 pages
+    model = mixture(parts=[part] * 3, layers=48, experts=128, used=8)
+    plan = plan_model(model, profile, gibibytes * GIB)
+    assert plan.mode == "experts"
+    # An expert between two edge pages takes the place of what was there.
+    assert plan.mappings < 2 * 48 * 3 * 129 + 1000 < profile.limits.max_mappings - MAPPINGS_KEPT
+    assert any("memory is the bound" in reason for reason in plan.reasons)
+
+
+def test_mappings_in_use_are_no_budget(profile: Profile) -> None:
+    limits = replace(profile.limits, max_mappings=MAPPINGS_KEPT + 1500, used_mappings=500)
+    model = mixture(parts=[1_638_400] * 3, gap=4096)
+    assert 990 < plan_model(model, replace(profile, limits=limits), 4 * GIB).mappings <= 1000
+
+
+def test_layers_in_memory_are_mappings_too(profile: Profile) -> None:
+    model = dense()
+    plan = plan_model(model, profile, 2 * GIB)
+    assert plan.mappings > 2 * 33  # what stays between the layers, and what lies over them
+    enough = replace(profile, limits=replace(profile.limits, max_mappings=plan.mappings + MAPPINGS_KEPT))
+    assert plan_model(model, enough, 2 * GIB) == plan
+    too_few = replace(profile, limits=replace(profile.limits, max_mappings=plan.mappings + MAPPINGS_KEPT - 1))
+    with pytest.raises(PlanError, match=f"max_map_count={plan.mappings + MAPPINGS_KEPT}"):
+        plan_model(model, too_few, 2 * GIB)
+
+
 def test_batches_when_a_layer_does_not_fit(profile: Profile) -> None:
     model = mixture(experts=512, used=8, layers=4)
     plan = plan_model(model, profile, 2 * GIB)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierpool.storage.gguf import Tensor
-from tierpool.storage.units import PAGE_BYTES, edge_pages, expert_units, merge_pages, touched_pages
+from tierpool.storage.units import PAGE_BYTES, edge_pages, expert_units, merged_bytes, touched_pages
 
 
 @st.composite
@@ -54,6 +54,5 @@ def test_every_page_is_a_units_or_an_edge(stacks: list[Tensor]) -> None:
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30), st.integers(0, 10)), max_size=12))
 def test_merged_pages_are_the_set_of_pages(spans: list[tuple[int, int, int]]) -> None:
     pages = {(file, page) for file, first, length in spans for page in range(first, first + length + 1)}
-    merged = merge_pages([(file, first, first + length + 1) for file, first, length in spans])
-    assert merged.size_bytes == len(pages) * PAGE_BYTES
-    assert merged.runs == sum(1 for file, page in pages if (file, page - 1) not in pages)
+    merged = merged_bytes([(file, first, first + length + 1) for file, first, length in spans])
+    assert merged == len(pages) * PAGE_BYTES

@@ -57,7 +57,7 @@ class FakeEngine:
         self._answer = [*answer, END]
         self._kept: list[int] = []
         self._cancelled = threading.Event()
-        self._counters = EngineCounters(0, 0, 0, 0, 0, 77, 0, 0, 0, 0, 1 << 30)
+        self._counters = EngineCounters(0, 0, 0, 0, 0, 77, 0, 0, 0, 0, 0, 1 << 30)
 
     @property
     def position(self) -> int:
