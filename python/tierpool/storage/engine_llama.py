@@ -79,15 +79,14 @@ def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
 def _load_weights(
     plan: Plan, library: Any, settings: LlamaSettings, parts: ExitStack, *, strict: bool
 ) -> tuple[LlamaModel, Weights]:
-    if plan.mode == "resident":
-        model = LlamaModel(library, plan.path, settings)
-        parts.callback(model.close)
-        return model, ResidentWeights()
     described = read_planned_model(plan)
     watch = MappingWatch()
     model = LlamaModel(library, plan.path, settings)
     parts.callback(model.close)
-    weights = StreamedWeights(plan, described, watch, strict=strict)
+    if plan.mode == "resident":
+        weights: Weights = ResidentWeights(described)
+    else:
+        weights = StreamedWeights(plan, described, watch, strict=strict)
     parts.callback(weights.close)
     require_unchanged(described)
     return model, weights

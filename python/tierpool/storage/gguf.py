@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from tierpool.storage.errors import ModelError
 from tierpool.storage.gguf_header import MAX_NUMBER, Header, LongArray, TensorEntry, Value, read_header
+from tierpool.storage.tokenizer_checks import check_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,6 +118,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         _check_shard(shard, header, index, len(paths))
         files.append(file)
         headers.append(header)
+    check_tokenizer(paths[0], headers[0])
     metadata = headers[0].metadata
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:

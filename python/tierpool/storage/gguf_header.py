@@ -28,6 +28,8 @@ MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 1 << 20
 MAX_NUMBER: Final = 2**63 - 1
 KEPT_ELEMENTS: Final = 4096
+TEXT_KIND: Final = 8
+STORED_WHOLE: Final = frozenset({"tokenizer.ggml.tokens", "tokenizer.ggml.token_type"})
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -50,7 +52,7 @@ _NUMBERS = {
     11: struct.Struct("<q"),
     12: struct.Struct("<d"),
 }
-_TEXT, _ARRAY = 8, 9
+_ARRAY = 9
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,23 @@ class LongArray:
     """An array whose values are not kept, such as a vocabulary: only how long it is."""
 
     length: int
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """How an array lies in the file.
+
+    Attributes
+    ----------
+    kind : int
+        The number of its elements' type.
+    data : bytes
+        The array as it is, of the keys in `STORED_WHOLE`; of others nothing.
+    """
+
+    kind: int
+    length: int
+    data: bytes
 
 
 Scalar = int | float | bool | str
@@ -82,12 +101,15 @@ class Header:
     ----------
     data_offset_bytes : int
         Where the tensors' data begins: the end of the header, rounded up to the alignment.
+    arrays : mapping
+        Every array of the metadata once more, with what its value does not tell.
     """
 
     version: int
     alignment: int
     data_offset_bytes: int
     metadata: Mapping[str, Value]
+    arrays: Mapping[str, StoredArray]
     tensors: tuple[TensorEntry, ...]
 
 
@@ -121,6 +143,7 @@ class _HeaderReader:
         self._end = min(self._file_bytes, MAX_HEADER_BYTES)
         self._data = bytearray()
         self._position = 0
+        self._arrays: dict[str, StoredArray] = {}
 
     def read(self) -> Header:
         version = self._read_version()
@@ -130,7 +153,7 @@ class _HeaderReader:
         alignment = self._alignment(metadata)
         tensors = self._read_tensors(tensor_count)
         data_offset_bytes = -(-self._position // alignment) * alignment
-        return Header(version, alignment, data_offset_bytes, metadata, tensors)
+        return Header(version, alignment, data_offset_bytes, metadata, self._arrays, tensors)
 
     def _fail(self, problem: str) -> NoReturn:
         raise ModelError(f"{self._path}: {problem}")
@@ -213,7 +236,7 @@ class _HeaderReader:
         kind = self._integer(_UINT32, what)
         if kind == _ARRAY:
             return self._array(key)
-        if kind == _TEXT:
+        if kind == TEXT_KIND:
             return self._text(MAX_TEXT_BYTES, what)
         if kind not in _NUMBERS:
             self._fail(f"{what} has the unknown type {kind}")
@@ -223,12 +246,19 @@ class _HeaderReader:
         what = f"the array {key!r}"
         kind = self._integer(_UINT32, what)
         length = self._integer(_UINT64, f"the length of {what}")
-        if kind != _TEXT and kind not in _NUMBERS:
+        if kind != TEXT_KIND and kind not in _NUMBERS:
             self._fail(f"{what} has elements of the unknown type {kind}")
-        element_bytes = 8 if kind == _TEXT else _NUMBERS[kind].size
+        begin = self._position
+        value = self._elements(kind, length, what)
+        data = bytes(self._data[begin : self._position]) if key in STORED_WHOLE else b""
+        self._arrays[key] = StoredArray(kind, length, data)
+        return value
+
+    def _elements(self, kind: int, length: int, what: str) -> tuple[Scalar, ...] | LongArray:
+        element_bytes = 8 if kind == TEXT_KIND else _NUMBERS[kind].size
         if length * element_bytes > self._file_bytes - self._position:
             self._fail(f"{what} claims {length} elements, more than the file's {self._file_bytes} bytes can hold")
-        if kind == _TEXT:
+        if kind == TEXT_KIND:
             self._skip_texts(length, what)
             return LongArray(length)
         if length > KEPT_ELEMENTS:

@@ -6,13 +6,15 @@ Layers and experts have the limits of llama.cpp; they also bound how many units 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from tierpool.storage.engine_limits import check_engine_limits, check_experts
 from tierpool.storage.errors import ModelError
 from tierpool.storage.gguf_header import LongArray
 
 if TYPE_CHECKING:
     from tierpool.storage.gguf import Model
+    from tierpool.storage.gguf_header import Value
 
 MAX_LAYERS: Final = 512
 MAX_EXPERTS: Final = 1024
@@ -54,10 +56,13 @@ def read_hyperparameters(model: Model) -> Hyperparameters:
     Raises
     ------
     ModelError
-        When one is missing, no whole number, or out of bounds.
+        When one is missing, no whole number, out of bounds, or such that llama.cpp would end the process.
     """
-    reader = _Reader(model)
+    reader = MetadataReader(model)
     layers = reader.number("block_count", limit=MAX_LAYERS)
+    if not layers:
+        reader.fail("block_count", f"is 0, it must lie between 1 and {MAX_LAYERS}")
+    check_engine_limits(model, reader, layers)
     embedding = reader.number("embedding_length")
     heads = reader.per_layer("attention.head_count", layers, default=0)
     widest = max(heads, default=0)
@@ -67,8 +72,7 @@ def read_hyperparameters(model: Model) -> Hyperparameters:
     value_width = reader.number("attention.value_length", default=head_width)
     experts = reader.number("expert_count", default=0, limit=MAX_EXPERTS)
     used = reader.number("expert_used_count", default=0)
-    if experts and not 0 < used <= experts:
-        reader.fail("expert_used_count", f"is {used}, but there are {experts} experts")
+    check_experts(reader, experts, used)
     dense_width = max(reader.per_layer("feed_forward_length", layers, default=0), default=0)
     expert_width = max(reader.per_layer("expert_feed_forward_length", layers, default=dense_width), default=0)
     return Hyperparameters(
@@ -84,21 +88,26 @@ def read_hyperparameters(model: Model) -> Hyperparameters:
     )
 
 
-def _vocabulary(model: Model, reader: _Reader) -> int:
+def _vocabulary(model: Model, reader: MetadataReader) -> int:
     tokens = model.metadata.get("tokenizer.ggml.tokens")
     listed = tokens.length if isinstance(tokens, LongArray) else 0
     embedded = next((tensor.shape[-1] for tensor in model.tensors if tensor.name == "token_embd.weight"), 0)
     return max(listed, embedded, reader.number("vocab_size", default=0))
 
 
-class _Reader:
+class MetadataReader:
     """Metadata of one architecture, by the keys' last part."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def fail(self, key: str, problem: str) -> None:
+    def fail(self, key: str, problem: str) -> NoReturn:
+        """Refuse the model because of a key."""
         raise ModelError(f"{self._model.path}: {self._model.architecture}.{key} {problem}; convert the model again")
+
+    def value(self, key: str, default: Value) -> Value:
+        """Whatever the file has."""
+        return self._model.metadata.get(f"{self._model.architecture}.{key}", default)
 
     def number(self, key: str, default: int | None = None, limit: int = MAX_WIDTH) -> int:
         """One whole number of 0 or more."""
@@ -119,8 +128,6 @@ class _Reader:
     def _checked(self, key: str, value: object, limit: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(key, "is no whole number")
-        elif not 0 <= value <= limit:
+        if not 0 <= value <= limit:
             self.fail(key, f"is {value}, it must lie between 0 and {limit}")
-        else:
-            return value
-        raise AssertionError("unreachable: fail() always raises")
+        return value

@@ -25,6 +25,8 @@ class LlamaVocabulary:
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Cut a text into tokens; as `Engine.tokenize`."""
+        if add_special:
+            self._require_special()
         if self._library.llama_vocab_type(self._vocabulary) == self._library.LLAMA_VOCAB_TYPE_NONE:
             raise ModelError(f"{self._path} has no tokenizer: give tokens instead of text, or convert the model again")
         data = text.encode("utf-8")
@@ -61,6 +63,21 @@ class LlamaVocabulary:
         """Whether the token ends a generation."""
         self._require_known(token)
         return bool(self._library.llama_vocab_is_eog(self._vocabulary, token))
+
+    def _require_special(self) -> None:
+        """Refuse a tokenizer that adds a token which it lacks: llama.cpp would end the process."""
+        library, vocabulary = self._library, self._vocabulary
+        is_words = library.llama_vocab_type(vocabulary) == library.LLAMA_VOCAB_TYPE_WPM
+        for name, is_added, token in (
+            ("bos", is_words or library.llama_vocab_get_add_bos(vocabulary), library.llama_vocab_bos(vocabulary)),
+            ("eos", library.llama_vocab_get_add_eos(vocabulary), library.llama_vocab_eos(vocabulary)),
+            ("seperator", is_words, library.llama_vocab_sep(vocabulary)),
+        ):
+            if is_added and token < 0:
+                raise ModelError(
+                    f"{self._path}: tokenizer.ggml.{name}_token_id names no token of the vocabulary's {self.size}, but "
+                    "every text is to have one; convert the model again"
+                )
 
     def _require_known(self, token: int) -> None:
         if not 0 <= token < self.size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tierpool._core import AbortFlag, ReadError, StreamedModel, require_ggml_layout
@@ -61,9 +60,16 @@ class Weights(Protocol):
 
 
 class ResidentWeights:
-    """All weights are the engine's own."""
+    """All weights are the engine's own, mapped from the model's files.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    model : Model
+        Its table, read before llama.cpp mapped the files.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._abort_flag = AbortFlag()
 
     def attach(self, library: Any, parameters: Any) -> None:
@@ -72,11 +78,17 @@ class ResidentWeights:
         parameters.abort_callback_data = self._abort_flag.address
 
     def begin(self) -> None:
-        """Forget an earlier cancel."""
+        """Forget an earlier cancel; `ReadError` when a file is not what it was.
+
+        Of a mapped file, what was cut off ends the process, and what was written is computed with.
+        """
+        require_unchanged(self._model)
         self._abort_flag.clear()
 
     def end(self, is_computed: bool) -> None:
-        """Nothing can go wrong here."""
+        """Raise `ReadError` when a file was changed under the batch."""
+        if is_computed:
+            require_unchanged(self._model)
 
     def cancel(self) -> None:
         """End the batch under way."""
@@ -169,16 +181,19 @@ def _mapped_file(file: ModelFile, watch: MappingWatch) -> tuple[str, int, int, i
 
 
 def read_planned_model(plan: Plan) -> Model:
-    """Read the tensor table again.
+    """Read and check the tensor table again; a plan without placements is for whatever the file holds.
 
     Raises
     ------
+    ModelError
+        When the file is refused.
     ReadError
         When it is not the one that was planned for.
     """
     model = read_model(plan.path)
+    read_hyperparameters(model)
     planned = {placed.name: placed.size_bytes for placed in plan.placements}
-    if {tensor.name: tensor.size_bytes for tensor in model.tensors} != planned:
+    if planned and {tensor.name: tensor.size_bytes for tensor in model.tensors} != planned:
         raise ReadError(f"{plan.path} holds other tensors than when it was planned for: plan again")
     return model
 
@@ -186,9 +201,12 @@ def read_planned_model(plan: Plan) -> Model:
 def require_unchanged(model: Model) -> None:
     """Raise `ReadError` when a file is not the one whose table was read."""
     for file in model.files:
-        status = Path(file.path).stat()
+        try:
+            status = os.stat(file.path)  # noqa: PTH116  (half as long as Path's, at every batch)
+        except FileNotFoundError:
+            raise ReadError(f"{file.path!r} was removed since the model was loaded: load it again") from None
         if (status.st_size, status.st_mtime_ns, status.st_ino) != (file.size_bytes, file.mtime_ns, file.inode):
-            raise ReadError(f"{file.path} was changed while it was loaded: load it again")
+            raise ReadError(f"{file.path!r} was changed since the model was loaded: load it again")
 
 
 def _forget_cached(path: str) -> None:

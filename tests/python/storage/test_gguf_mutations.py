@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import os
-import random
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
+
+from header_mutations import mutations
 
 from make_model import write_model
 from model_shapes import ModelShape
@@ -23,34 +23,7 @@ from tierpool.storage.planner import plan_model
 from tierpool.storage.profile import Profile
 
 MUTATIONS = int(os.environ.get("TIERPOOL_TEST_MUTATIONS", "10000"))
-NUMBERS = (0, 1, 31, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 32, 2**64 - 1)
 PEAK_BYTES = 32 << 20
-
-
-def mutations(header: bytes, seed: int) -> Iterator[bytes]:
-    """Flip bits, put in dangerous numbers, cut, copy, and drop pieces; one to four times each."""
-    choose = random.Random(seed)
-    while True:
-        data = bytearray(header)
-        for _ in range(choose.randint(1, 4)):
-            place = choose.randrange(len(data))
-            length = choose.choice((1, 4, 8, 40))
-            kind = choose.randrange(5)
-            if kind == 0:
-                data[place] ^= 1 << choose.randrange(8)
-            elif kind == 1:
-                width = choose.choice((4, 8))
-                data[place : place + width] = choose.choice(NUMBERS).to_bytes(9, "little")[:width]
-            elif kind == 2:
-                data[place:place] = data[place : place + length]
-            elif kind == 3:
-                del data[place : place + length]
-            else:
-                source = choose.randrange(len(data))
-                data[place : place + length] = data[source : source + length]
-            if not data:
-                data = bytearray(b"G")
-        yield bytes(data)
 
 
 def check(model: Model) -> None:
