@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,17 @@ class TestRun:
         assert result.stderr.count("\n") == 1
 
 
+def wait_for_a_process_in_a_group_of(child: subprocess.Popen[bytes]) -> Path | None:
+    """The control group that `child` made for a run, once the run is in it; None when it ends without."""
+    while child.poll() is None:
+        for group in Path("/sys/fs/cgroup").glob(f"**/tierpool-{child.pid}-*"):
+            with suppress(OSError):
+                if (group / "cgroup.procs").read_text().split():
+                    return group
+        time.sleep(0.01)
+    return None
+
+
 class TestBench:
     OPTIONS = ("--tokens", 2, "--pairs", 1, "--prompt-tokens", 3, "--threads", 1)
 
@@ -142,6 +155,7 @@ class TestBench:
         assert "NO MEMORY LIMIT" in result.stderr
         assert "equal, bit for bit" in result.stdout
         assert "Read per token" in result.stdout
+        assert "direct reads before and after" in " ".join(result.stdout.split())
         assert max(map(len, result.stdout.splitlines())) <= 80
 
     def test_under_a_limit(self, model: Path, small_memory: str) -> None:
@@ -154,6 +168,39 @@ class TestBench:
         assert values["equal_logits"] is True
         assert values["limit_bytes"] == int(small_memory[:-1]) + (64 << 20)
         assert values["ratio"]["warm"] > 0
+        assert values["direct_bytes_per_second"] > 0
+        assert values["load_seconds"]["streamed"] > 0
+        assert values["unused_share"]["process"] > 0
+
+    def test_a_model_that_fits_without_a_limit(self, model: Path) -> None:
+        result = run("bench", model, "--no-limit", *self.OPTIONS)
+        assert result.returncode == 0, result.stderr
+        words = " ".join(result.stdout.split())
+        assert "mode resident" in words
+        assert "the model fits: plain llama.cpp with the same parameters on both sides" in words
+        assert "tierpool / mmap" in words
+
+    @pytest.mark.parametrize("impatient", [False, True])
+    def test_ctrl_c_ends_it_and_leaves_no_group(self, model: Path, small_memory: str, impatient: bool) -> None:
+        options = ["bench", model, "--memory", small_memory, "--tokens", 1000, "--threads", 1]
+        command = [*TIERPOOL, *map(str, options)]
+        with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            group = wait_for_a_process_in_a_group_of(child)
+            if group is None:
+                _, errors = child.communicate(timeout=120)
+                assert NO_MEMORY_CONTROLLER.encode() in errors
+                pytest.skip(f"NOT TESTED: {errors!r}")
+            measured = int((group / "cgroup.procs").read_text().split()[0])
+            child.send_signal(signal.SIGINT)
+            while impatient and child.poll() is None:
+                time.sleep(0.01)
+                child.send_signal(signal.SIGINT)
+            output, errors = child.communicate(timeout=120)
+        assert (child.returncode, output) == (130, b"")
+        assert not group.exists()
+        assert not Path(f"/proc/{measured}").exists()
+        assert b"interrupted" in errors
+        assert b"Traceback" not in errors
 
     def test_what_cannot_be_compared(self, model: Path) -> None:
         result = run("bench", model, "--memory", "1MB", "--no-limit")

@@ -92,9 +92,6 @@ struct StreamedModel::Parts {
     make_gate(options);
     const StopKind kind = options.experts > 0 ? StopKind::experts : StopKind::layer;
     hook.emplace(options.stop_node, kind, shown_layers(options, *window), *gate);
-    const ReaderStatistics read = reader.statistics();
-    loaded_bytes = read.read_bytes;
-    loading_busy_ns = read.busy_ns;
   }
 
   void make_gate(const StreamedModelOptions& options) {
@@ -103,13 +100,29 @@ struct StreamedModel::Parts {
       cache.emplace(*loader, *slots, *window, std::make_unique<LrfuPolicy>(units.unit_count()), clock);
       // While the disk has nothing else to do: which experts are popular is not known yet, but every one may be needed.
       cache->preload(units_across_layers(layers, options.experts));
-      preloaded_bytes = cache->statistics().read_bytes;
+      note_loaded(cache->statistics().read_bytes);
       gate = std::make_unique<ExpertGate>(*cache, layers, options.experts);
     } else {
       ring.emplace(*loader, *slots, *window, all_units(units), options.slots, clock);
+      // Either nothing is pinned, and what start() begins is still being read when it returns and counts with the layer
+      // that waits for it; or everything is, and has been read by then.
+      if (ring->streamed_count() > 0) {
+        note_loaded(0);
+      }
       ring->start();
+      if (ring->streamed_count() == 0) {
+        note_loaded(ring->statistics().read_bytes);
+      }
       gate = std::make_unique<RingGate>(*ring, layers);
     }
+  }
+
+  /// Loading ends here; `by_gate` of its bytes will be in the gate's statistics too.
+  void note_loaded(std::uint64_t by_gate) {
+    const ReaderStatistics read = reader.statistics();
+    loaded_bytes = read.read_bytes;
+    loading_busy_ns = read.busy_ns;
+    preloaded_bytes = by_gate;
   }
 
   void require_unchanged() const {

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from statistics import median
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tierpool._core import ConfigError
 from tierpool.storage.bench_child import BenchError, ChildResult, drop_page_cache, run_child
+from tierpool.storage.bench_result import BenchResult, BenchRun
 from tierpool.storage.gguf import read_model
 from tierpool.storage.hyperparameters import read_hyperparameters
 from tierpool.storage.loading import make_plan
 from tierpool.storage.memory_group import MemoryGroup
-from tierpool.storage.profile import measure_profile
+from tierpool.storage.profile import measure_profile, measure_read_bandwidth
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
 
+    from tierpool.storage.bench_result import Side
     from tierpool.storage.gguf import Model
     from tierpool.storage.plan import Plan
     from tierpool.storage.profile import Profile
 
     Progress = Callable[[str, int, int], None]
 
-Side = Literal["streamed", "plain", "defaults"]
 MIB: Final = 1 << 20
 GROUP_MARGIN_BYTES: Final = 64 * MIB
 """What a group may hold above the budget: page tables, and page cache of what is not the model."""
@@ -33,123 +34,12 @@ GROUP_MARGIN_BYTES: Final = 64 * MIB
 _SEED = 1
 _CONTEXT_STEP = 256
 _DEFAULT_BATCH = 512
-
-
-@dataclass(frozen=True)
-class BenchRun:
-    """One run of one side; `pair` counts from 1, and ``defaults`` has none."""
-
-    side: Side
-    pair: int
-    child: ChildResult
-
-    def speed(self, phase: str) -> float | None:
-        """Tokens per second in a phase; None when it did not finish."""
-        value = self._phase(phase, "tokens_per_second")
-        return float(value) if value is not None else None
-
-    def _phase(self, phase: str, name: str) -> Any:
-        return self.child.values["phases"][phase][name] if self.child.outcome == "finished" else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, flat."""
-        values = asdict(self.child)
-        return {"side": self.side, "pair": self.pair, **values.pop("values"), **values}
-
-
-@dataclass(frozen=True)
-class BenchResult:
-    """All runs of a model under one limit, and what follows from them.
-
-    Attributes
-    ----------
-    limit_bytes : int or None
-        What each run's control group may hold; None when none was made.
-    """
-
-    plan: Plan
-    profile: Profile
-    limit_bytes: int | None
-    prompt_tokens: int
-    tokens: int
-    random_tokens: bool
-    runs: tuple[BenchRun, ...]
-
-    def of_side(self, side: Side) -> list[BenchRun]:
-        """Runs of one side, in order."""
-        return [run for run in self.runs if run.side == side]
-
-    def speed(self, side: Side, phase: str) -> float | None:
-        """Median tokens per second; None when any run of the side did not finish."""
-        speeds = [run.speed(phase) for run in self.of_side(side)]
-        finished = [speed for speed in speeds if speed is not None]
-        return median(finished) if finished and len(finished) == len(speeds) else None
-
-    def ratio(self, phase: str) -> float | None:
-        """Median over the pairs of streamed over plain; None when a run did not finish."""
-        pairs = zip(self.of_side("streamed"), self.of_side("plain"), strict=True)
-        ratios = [
-            ours / theirs
-            for streamed, plain in pairs
-            if (ours := streamed.speed(phase)) is not None and (theirs := plain.speed(phase))
-        ]
-        return median(ratios) if len(ratios) == len(self.of_side("streamed")) else None
-
-    def streamed(self, phase: str, name: str) -> float | None:
-        """Median of one figure of the streamed runs; None when one did not finish."""
-        runs = self.of_side("streamed")
-        if any(run.child.outcome != "finished" for run in runs):
-            return None
-        return float(median(run.child.values["phases"][phase][name] for run in runs))
-
-    def differing_tokens(self, side: Side) -> int | None:
-        """Tokens of a side's runs that differ from the first streamed run's; None when one did not finish."""
-        runs = [self.of_side("streamed")[0], *self.of_side(side)]
-        if any(run.child.outcome != "finished" for run in runs):
-            return None
-        first, *others = (list[int](run.child.values["tokens"]) for run in runs)
-        return sum(one != other for tokens in others for one, other in zip(first, tokens, strict=True))
-
-    def equal_logits(self) -> bool | None:
-        """Whether all logits of all streamed and plain runs are equal, bit for bit; None when one did not finish."""
-        runs = self.of_side("streamed") + self.of_side("plain")
-        if any(run.child.outcome != "finished" for run in runs):
-            return None
-        return len({tuple(sorted(run.child.values["digests"].items())) for run in runs}) == 1
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether every streamed run finished, and computed what every plain run that finished computed."""
-        streamed = self.of_side("streamed")
-        return all(run.child.outcome == "finished" for run in streamed) and self.equal_logits() is not False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, medians and ratios included; the plan without its list of tensors."""
-        plan = self.plan.to_dict()
-        del plan["placements"]
-        names = ("bytes_per_token", "hit_rate", "read_gb_per_second", "stall_ms")
-        phases = ("prompt", "cold", "warm")
-        return {
-            "plan": plan,
-            "profile": self.profile.to_dict(),
-            "limit_bytes": self.limit_bytes,
-            "prompt_tokens": self.prompt_tokens,
-            "tokens": self.tokens,
-            "random_tokens": self.random_tokens,
-            "tokens_per_second": {
-                side: {phase: self.speed(side, phase) for phase in phases} for side in ("streamed", "plain", "defaults")
-            },
-            "ratio": {phase: self.ratio(phase) for phase in phases},
-            "streamed": {phase: {name: self.streamed(phase, name) for name in names} for phase in phases},
-            "equal_logits": self.equal_logits(),
-            "differing_tokens": {side: self.differing_tokens(side) for side in ("plain", "defaults")},
-            "runs": [run.to_dict() for run in self.runs],
-        }
+_BANDWIDTH_SECONDS = 0.5  # each time, twice a streamed run
 
 
 def bench(  # noqa: PLR0913  (one argument a condition)
     path: str | os.PathLike[str],
-    memory: int | str,
+    memory: int | str | None = None,
     *,
     tokens: int = 32,
     pairs: int = 3,
@@ -164,9 +54,13 @@ def bench(  # noqa: PLR0913  (one argument a condition)
     Each run is a process of its own, in a control group that may hold `memory` and 64 MiB. The model's pages are
     dropped from the page cache before it starts. It computes a prompt, then `tokens` greedy tokens (cold), then as many
     again (warm). Both sides have the same threads, batches, attention and KV cache, so that they compute the same.
+    Where all of the model fits, both are plain llama.cpp with the same parameters, and nothing is in the way of either.
+    Where it does not, direct reads of the model's file are measured right before and after each streamed run.
 
     Parameters
     ----------
+    memory : int or str, optional
+        What each run may hold: bytes, or text such as "2GiB"; without a limit, by default what the system allows.
     random_tokens : bool
         True computes random tokens after the prompt instead of greedy ones. A model of random weights repeats itself,
         and so its choice of experts, unlike text.
@@ -177,17 +71,21 @@ def bench(  # noqa: PLR0913  (one argument a condition)
 
     Raises
     ------
+    ConfigError
+        When `limited`, and no memory is given.
     MemoryGroupError
         When `limited`, and there is no control group to be had.
     ModelError, PlanError, BenchError
         When the model cannot run within the memory.
     """
+    if limited and memory is None:
+        raise ConfigError("no memory is given: say what each run may hold, such as 2GiB, or compare without a limit")
     if limited:
         MemoryGroup(GROUP_MARGIN_BYTES).remove()  # rather now than after seconds of measuring
     model = read_model(path)
-    profile = measure_profile(max(model.files, key=lambda file: file.size_bytes).path)
+    largest = max(model.files, key=lambda file: file.size_bytes).path
     # All runs make the same plan: that of a process that holds what a run holds, not of this one.
-    profile = _with_process_bytes(profile, _process_bytes())
+    profile = _with_process_bytes(measure_profile(largest), _process_bytes())
     context = -(-(prompt_tokens + 2 * tokens) // _CONTEXT_STEP) * _CONTEXT_STEP
     plan = make_plan(path, memory, context, threads, profile=profile)
     limit_bytes = plan.budget.limit_bytes + GROUP_MARGIN_BYTES if limited else None
@@ -204,11 +102,27 @@ def bench(  # noqa: PLR0913  (one argument a condition)
     steps = _Steps(progress, len(order), 2 * tokens + 2)
     runs = []
     for (side, pair), step in zip(order, steps, strict=True):
-        name = f"{side}, pair {pair} of {pairs}" if pair else "llama.cpp's defaults"
-        drop_page_cache(model.files)
-        child = run_child({**common, **tasks[side]}, limit_bytes, step(name))
-        runs.append(BenchRun(side, pair, child))
+        listen = step(f"{side}, pair {pair} of {pairs}" if pair else "llama.cpp's defaults")
+        disk = largest if side == "streamed" and plan.mode != "resident" else None
+        child, bandwidths = _run_between_reads(model, {**common, **tasks[side]}, limit_bytes, listen, disk)
+        runs.append(BenchRun(side, pair, child, bandwidths))
     return BenchResult(plan, profile, limit_bytes, prompt_tokens, tokens, random_tokens, tuple(runs))
+
+
+def _run_between_reads(
+    model: Model,
+    task: Mapping[str, Any],
+    limit_bytes: int | None,
+    listen: Callable[[str], None],
+    disk: str | None,
+) -> tuple[ChildResult, tuple[float, ...]]:
+    """Run a task without the model in the page cache, and measure direct reads of the file `disk` around it."""
+    bandwidths = [] if disk is None else [measure_read_bandwidth(disk, _BANDWIDTH_SECONDS)]
+    drop_page_cache(model.files)
+    child = run_child(task, limit_bytes, listen)
+    if disk is not None:
+        bandwidths.append(measure_read_bandwidth(disk, _BANDWIDTH_SECONDS))
+    return child, tuple(bandwidths)
 
 
 def _alternate(pair: int) -> tuple[Side, Side]:

@@ -39,7 +39,7 @@ class ChildResult:
     outcome : str
         ``finished``; ``killed``: by the kernel, for lack of memory; ``failed``: `message` says why.
     values : mapping
-        The event ``done``, and of ``loaded`` the seconds.
+        The event ``done``, and the event ``loaded`` with ``load_seconds``.
     group_peak_bytes : int or None
         The most that its group held, page cache too.
     kills : int
@@ -75,12 +75,12 @@ def run_child(
             start_new_session=True,  # Ctrl-C is for us, who end it in order
         )
         stack.callback(_end, child)
-        values = _follow(child, task, on_event)
+        values, last = _follow(child, task, on_event)
         status = child.wait()
         kills = group.kills if group else 0
-        if "message" in values:
+        if last == "failed":
             outcome, message = "failed", str(values["message"])
-        elif status == 0:
+        elif status == 0 and last == "done":
             outcome, message = "finished", ""
         elif status == -signal.SIGKILL:
             outcome, message = "killed", f"killed by the kernel, which counts {kills} for lack of memory"
@@ -103,25 +103,30 @@ def drop_page_cache(files: Iterable[ModelFile]) -> None:
             os.close(descriptor)
 
 
-def _follow(child: subprocess.Popen[str], task: Mapping[str, Any], on_event: Callable[[str], None]) -> dict[str, Any]:
-    """Hand the task over and read the events up to the end of the output."""
+def _follow(
+    child: subprocess.Popen[str], task: Mapping[str, Any], on_event: Callable[[str], None]
+) -> tuple[dict[str, Any], str]:
+    """Hand the task over, read all events, and return what they said and the kind of the last."""
     assert child.stdin is not None
     assert child.stdout is not None
     values: dict[str, Any] = {}
+    kind = ""
     try:
         with child.stdin:
             json.dump(task, child.stdin)
     except BrokenPipeError:
         pass  # it ended at once; its status says why
     for line in child.stdout:
+        if not line.endswith("\n"):
+            return values, ""  # it was killed while it wrote
         event = json.loads(line)
         kind = event.pop("event")
         if kind == "loaded":
-            values["load_seconds"] = event["seconds"]
-        elif kind in {"done", "failed"}:
+            values["load_seconds"] = event.pop("seconds")
+        if kind in {"loaded", "done", "failed"}:
             values |= event
         on_event(kind)
-    return values
+    return values, kind
 
 
 def _end(child: subprocess.Popen[str]) -> None:

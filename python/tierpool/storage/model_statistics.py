@@ -38,7 +38,8 @@ class PhaseStatistics:
     stall_ms : float
         Time in which computing waited for reads.
     read_busy_ms : float
-        Time in which at least one read was under way.
+        Time in which at least one read was under way; between two evaluations too, which counts to the later one, as
+        what is read then does.
     """
 
     tokens: int
@@ -150,14 +151,19 @@ class StatisticsGatherer:
         self._engine = engine
         self._lock = threading.Lock()
         self._totals: defaultdict[str, _Totals] = defaultdict(_Totals)
+        self._counted = engine.get_counters()
         memory = read_process_memory()
         self._shared_bytes = memory.shared_bytes
         self._peak_bytes = memory.anonymous_bytes + memory.shared_bytes
 
     @contextmanager
     def measure(self, phase: str, tokens: int) -> Iterator[None]:
-        """Count what happens inside to `phase`; the tokens only if it ends well."""
-        before, begin, computed = self._engine.get_counters(), time.perf_counter(), 0
+        """Count what happens inside to `phase`, and what was read since the last time; the tokens only if it ends well.
+
+        A ring reads on between two evaluations. Its bytes count when a layer waits for them, so that the time it took
+        has to count there as well.
+        """
+        begin, computed = time.perf_counter(), 0
         try:
             yield
             computed = tokens
@@ -165,7 +171,8 @@ class StatisticsGatherer:
             seconds, after = time.perf_counter() - begin, self._engine.get_counters()
             anonymous_bytes = read_anonymous_bytes()
             with self._lock:
-                self._totals[phase].add(computed, seconds, before, after)
+                self._totals[phase].add(computed, seconds, self._counted, after)
+                self._counted = after
                 # Slots are touched while loading, so that only the rest grows from token to token.
                 self._peak_bytes = max(self._peak_bytes, anonymous_bytes + self._shared_bytes)
 

@@ -128,6 +128,20 @@ def measure_profile(path: str | os.PathLike[str], seconds: float = DEFAULT_SECON
     return Profile(name, source.direct, several, single, memory, limits)
 
 
+def measure_read_bandwidth(path: str | os.PathLike[str], seconds: float) -> float:
+    """Measure bytes per second of random direct reads of 1 MiB, four in flight, as `measure_profile` does.
+
+    Raises
+    ------
+    ModelError
+        When the file is too small to be measured.
+    OSError
+        When it cannot be read.
+    """
+    with _Source(os.fspath(path)) as source:
+        return _read_bandwidth(source, MAX_IN_FLIGHT, seconds)
+
+
 class _Source:
     """A file open for reads that do not come from the page cache."""
 

@@ -126,6 +126,29 @@ class StreamedModelTest : public ::testing::Test {
     model.end(true);
     return wrong;
   }
+  /// One forward through dense layers; how many tensors did not hold what the file does.
+  int dense_forward(StreamedModel& model) {
+    testing::FakeGraph graph;
+    int wrong = 0;
+    for (const LayerBytes& layer : options_.layers) {
+      graph.node("inp-" + std::to_string(layer.number));
+      for (const TensorBytes& tensor : layer.tensors) {
+        graph.node(tensor.name + " used",
+                   {graph.weights(tensor.name, mapping_->address() + tensor.extent.offset_bytes)});
+      }
+    }
+    graph.on_compute = [&](const GgmlTensor& node) {
+      for (const LayerBytes& layer : options_.layers) {
+        for (const TensorBytes& tensor : layer.tensors) {
+          wrong += tensor.name + " used" == node.name.data() && !holds(tensor.extent) ? 1 : 0;
+        }
+      }
+    };
+    model.begin();
+    graph.compute(model.hook());
+    model.end(true);
+    return wrong;
+  }
   [[nodiscard]] int count_wrong(const TensorBytes& tensor, const Tokens& tokens) const {
     int wrong = 0;
     for (const std::vector<std::int32_t>& token : tokens) {
@@ -200,28 +223,29 @@ TEST_F(StreamedModelTest, DenseLayersGoAroundTheRing) {
   options_.stop_node = "inp";
   StreamedModel model(options_);
   for (int round = 0; round < 5; ++round) {
-    testing::FakeGraph graph;
-    int wrong = 0;
-    for (const LayerBytes& layer : options_.layers) {
-      graph.node("inp-" + std::to_string(layer.number));
-      for (const TensorBytes& tensor : layer.tensors) {
-        graph.node(tensor.name + " used",
-                   {graph.weights(tensor.name, mapping_->address() + tensor.extent.offset_bytes)});
-      }
-    }
-    graph.on_compute = [&](const GgmlTensor& node) {
-      for (const LayerBytes& layer : options_.layers) {
-        for (const TensorBytes& tensor : layer.tensors) {
-          wrong += tensor.name + " used" == node.name.data() && !holds(tensor.extent) ? 1 : 0;
-        }
-      }
-    };
-    model.begin();
-    graph.compute(model.hook());
-    model.end(true);
-    EXPECT_EQ(wrong, 0);
+    EXPECT_EQ(dense_forward(model), 0);
   }
   EXPECT_EQ(model.statistics().gate.hits + model.statistics().gate.misses, 5U * kLayers);
+}
+
+TEST_F(StreamedModelTest, EveryByteCountsOnceWhetherReadWhileLoadingOrForALayer) {
+  options_.experts = 0;
+  options_.stop_node = "inp";
+  std::uint64_t resident_bytes = 0;  // pages that hold any of what stays; all others are the layers'
+  for (const Extent& extent : options_.resident) {
+    resident_bytes += align_up(extent.offset_bytes + extent.size_bytes, page_) - align_down(extent.offset_bytes, page_);
+  }
+  const std::uint64_t layer_bytes = align_up(bytes_.size(), page_) - resident_bytes;
+  for (int round = 0; round < 50; ++round) {  // reads for a ring are under way when loading ends
+    options_.slots = 1 + round % kLayers;
+    const bool all_fit = options_.slots == kLayers;
+    StreamedModel model(options_);
+    EXPECT_EQ(dense_forward(model), 0);
+    const StreamedModelStatistics statistics = model.statistics();
+    EXPECT_EQ(statistics.loaded_bytes, all_fit ? bytes_.size() : resident_bytes) << options_.slots;
+    EXPECT_EQ(statistics.gate.read_bytes, all_fit ? 0 : layer_bytes) << options_.slots;
+    EXPECT_EQ(statistics.read_busy_ns == 0, all_fit) << options_.slots;
+  }
 }
 
 TEST_F(StreamedModelTest, AReadThatFailsIsThrownAndTheNextForwardWorks) {

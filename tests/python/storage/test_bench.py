@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from typer.testing import CliRunner
 
 from tierpool.cli import app
 from tierpool.storage import bench_child
-from tierpool.storage.bench import BenchResult, BenchRun, Side, bench
+from tierpool.storage.bench import bench
 from tierpool.storage.bench_child import ChildResult, drop_page_cache, run_child
+from tierpool.storage.bench_result import SIDES, BenchResult, BenchRun
 from tierpool.storage.gguf import ModelFile
 from tierpool.storage.memory_group import MemoryGroup, MemoryGroupError
+from tierpool.storage.plan import Estimate, Mode, Placement, Plan
 from tierpool.storage.profile import Profile
+from tierpool.storage.roles import Role
 
 TOKENS = [5, 6, 7]
 
@@ -29,6 +33,8 @@ def finished(speed: float, *, tokens: list[int] = TOKENS, digest: str = "same", 
     phase = {
         "tokens_per_second": speed,
         "bytes_per_token": read_bytes,
+        "read_bytes": 2 * read_bytes,
+        "misses": 4,
         "hit_rate": 0.5,
         "read_gb_per_second": 1.0,
         "stall_ms": 1.0,
@@ -41,6 +47,8 @@ def finished(speed: float, *, tokens: list[int] = TOKENS, digest: str = "same", 
             "digests": dict.fromkeys(names, digest),
             "tokens": tokens,
             "major_faults": 0,
+            "load_seconds": 2.5,
+            "process_peak_bytes": 768 << 20,
         },
         group_peak_bytes=1000,
     )
@@ -49,10 +57,24 @@ def finished(speed: float, *, tokens: list[int] = TOKENS, digest: str = "same", 
 KILLED = ChildResult("killed", "killed by the kernel", kills=1)
 
 
-def result(profile: Profile, **sides: list[ChildResult]) -> BenchResult:
-    names: tuple[Side, ...] = ("streamed", "plain", "defaults")
-    runs = [BenchRun(side, pair, child) for side in names for pair, child in enumerate(sides.get(side, ()), start=1)]
-    return BenchResult(make_plan(), profile, 1 << 30, 3, 2, False, tuple(runs))
+FAILED = ChildResult("failed", "the disk is gone")
+
+
+def result(profile: Profile, *, plan: Plan | None = None, **sides: list[ChildResult]) -> BenchResult:
+    bandwidths = {"streamed": (1.2e9, 1.4e9)}
+    runs = [
+        BenchRun(side, pair, child, bandwidths.get(side, ()))
+        for side in SIDES
+        for pair, child in enumerate(sides.get(side, ()), start=1)
+    ]
+    return BenchResult(plan or make_plan(), profile, 1 << 30, 3, 2, False, tuple(runs))
+
+
+def streaming_plan(mode: Mode = "experts") -> Plan:
+    """It reads 100 bytes for a token; what is streamed are 8 units of 50 bytes."""
+    placements = (Placement("a", Role.EXPERT, 400, "nvme"), Placement("b", Role.NORM, 9, "ram"))
+    estimate = Estimate(0.5, 100, 200, 0, 1.0, "disk")
+    return replace(make_plan(), mode=mode, placements=placements, estimate=estimate)
 
 
 class TestResult:
@@ -78,11 +100,59 @@ class TestResult:
 
     def test_a_killed_run_of_ours_is_a_failure(self, profile: Profile) -> None:
         found = result(profile, streamed=[finished(10), KILLED], plain=[finished(1)] * 2)
-        assert (found.ratio("warm"), found.equal_logits(), found.succeeded) == (None, None, False)
+        assert (found.ratio("warm"), found.equal_logits(), found.succeeded) == (None, True, False)
+        assert found.load_seconds("streamed") is None
+        assert found.differing_tokens("plain") == 0
 
     def test_a_plain_side_that_is_killed_leaves_ours(self, profile: Profile) -> None:
         found = result(profile, streamed=[finished(10)], plain=[KILLED])
         assert (found.speed("streamed", "warm"), found.ratio("warm"), found.succeeded) == (10, None, True)
+        assert (found.equal_logits(), found.differing_tokens("plain")) == (None, None)
+
+    @pytest.mark.parametrize("ours", [[finished(10)] * 2, [KILLED, finished(10)]])
+    @pytest.mark.parametrize("theirs", [[finished(1, digest="other"), KILLED], [KILLED, finished(1, digest="other")]])
+    def test_runs_that_finished_are_compared_whoever_else_was_killed(
+        self, profile: Profile, ours: list[ChildResult], theirs: list[ChildResult]
+    ) -> None:
+        found = result(profile, streamed=ours, plain=theirs)
+        assert (found.equal_logits(), found.succeeded) == (False, False)
+
+    def test_streamed_runs_that_differ_are_a_failure_without_a_plain_one(self, profile: Profile) -> None:
+        found = result(profile, streamed=[finished(10), finished(10, digest="other")], plain=[KILLED] * 2)
+        assert (found.equal_logits(), found.succeeded) == (False, False)
+
+    def test_a_plain_run_with_an_error_is_no_result(self, profile: Profile) -> None:
+        found = result(profile, streamed=[finished(10)], plain=[FAILED], defaults=[FAILED])
+        assert (found.equal_logits(), found.succeeded) == (None, False)
+
+    def test_what_was_read_against_misses_plan_and_bandwidth(self, profile: Profile) -> None:
+        runs = [finished(10, read_bytes=read_bytes) for read_bytes in (110, 104, 300)]
+        found = result(profile, plan=streaming_plan(), streamed=runs, plain=[finished(1)] * 3)
+        assert found.unit_bytes == 50
+        assert found.streamed("warm", "misses") == 4
+        assert found.streamed("warm", "reads_over_misses") == 220 / (4 * 50)
+        assert found.streamed("cold", "plan_deviation") == pytest.approx(0.10)
+        assert found.streamed("warm", "bandwidth_share") == pytest.approx(1.0 / 1.3)
+        assert found.direct_bytes_per_second == 1.3e9
+        assert found.streamed("prompt", "reads_over_misses") is None
+        assert found.load_seconds("streamed") == 2.5
+        assert found.unused_share == 0.25
+        values = found.to_dict()
+        assert values["streamed"]["warm"]["reads_over_misses"] == 1.1
+        assert values["unused_share"] == {"process": 0.25, "plan": 1.0}
+        assert values["load_seconds"] == {"streamed": 2.5, "plain": 2.5, "defaults": None}
+        assert values["runs"][0]["direct_bytes_per_second"] == [1.2e9, 1.4e9]
+
+    def test_figures_that_mean_nothing_are_missing(self, profile: Profile) -> None:
+        around = result(profile, plan=streaming_plan("layers"), streamed=[finished(10)], plain=[finished(1)])
+        assert around.unit_bytes is None  # layers that arrive in time are no misses
+        assert around.streamed("warm", "reads_over_misses") is None
+        assert around.streamed("warm", "plan_deviation") == 0
+        unplanned = result(profile, streamed=[finished(10, read_bytes=0)], plain=[finished(1)])
+        assert unplanned.streamed("warm", "plan_deviation") is None
+        killed = result(profile, plan=streaming_plan(), streamed=[KILLED], plain=[KILLED])
+        assert killed.unused_share is None
+        assert killed.streamed("warm", "bandwidth_share") is None
 
     def test_different_logits_are_a_failure(self, profile: Profile) -> None:
         other = finished(1, tokens=[5, 9, 9], digest="other")
@@ -112,8 +182,25 @@ class TestChild:
         monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
         events: list[str] = []
         child = run_child({"a": 1}, None, events.append)
+        assert child.outcome == "finished"
         assert events == ["loaded", "token", "done"]
         assert dict(child.values) == {"load_seconds": 2, "got": {"a": 1}}
+
+    def test_half_a_line_of_a_killed_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = (
+            "import json, os, signal; print(json.dumps({'event': 'token'}))\n"
+            "print(json.dumps({'event': 'done'})[:9], end='', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
+        events: list[str] = []
+        assert run_child({}, None, events.append).outcome == "killed"
+        assert events == ["token"]
+
+    def test_a_process_that_ends_before_it_is_done_has_failed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = "import json; print(json.dumps({'event': 'token'}))"
+        monkeypatch.setattr(bench_child, "_COMMAND", [sys.executable, "-c", code])
+        child = run_child({}, None)
+        assert (child.outcome, child.message) == ("failed", "ended with 0: ")
 
     def test_an_interrupted_run_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         code = "import json, time; print(json.dumps({'event': 'token'}), flush=True); time.sleep(99)"
@@ -180,11 +267,30 @@ class TestCommand:
         assert "NO MEMORY LIMIT: no control group" in result.stderr
         assert "--no-limit compares without one" in result.stderr
 
+    def test_memory_is_needed_for_a_limit(self) -> None:
+        result = CliRunner().invoke(app, ["bench", "model.gguf"])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--memory is missing" in result.stderr
+        assert "--no-limit" in result.stderr
+
+    def test_what_streaming_read_is_shown(self, monkeypatch: pytest.MonkeyPatch, profile: Profile) -> None:
+        streamed = [finished(10, read_bytes=105)]
+        found = result(profile, plan=streaming_plan(), streamed=streamed, plain=[finished(1)], defaults=[KILLED])
+        monkeypatch.setattr("tierpool.cli_bench.bench", lambda *_arguments, **_settings: found)
+        shown = CliRunner().invoke(app, ["bench", "model.gguf", "--memory", "1GiB"], env={"COLUMNS": "200"}).stdout
+        assert "off the plan by +5.0% cold, +5.0% warm" in shown
+        assert "misses: 4 cold, 4 warm" in shown
+        assert "MiB): 1.050 cold, 1.050 warm" in shown
+        assert "direct reads before and after the runs 1.30 GB/s; share of these 0.77 cold, 0.77 warm" in shown
+        assert "Budget unused: 25.0%, by the plan 100.0%" in shown
+        assert "load s" in shown
+
     def test_ctrl_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(*_arguments: object, **_settings: object) -> BenchResult:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("tierpool.cli_bench.bench", interrupt)
+        monkeypatch.setattr(signal, "signal", lambda *_arguments: None)  # this process goes on
         result = CliRunner().invoke(app, ["bench", "model.gguf", "--memory", "1GiB"])
         assert result.exit_code == 130
         assert "interrupted" in result.stderr
@@ -254,6 +360,12 @@ def test_both_sides_compute_the_same(moe: Path, budget_bytes: int, limited: bool
     assert found.equal_logits() is True
     assert found.differing_tokens("plain") == 0
     streamed = found.of_side("streamed")[0].child
+    assert len(found.of_side("streamed")[0].direct_bytes_per_second) == 2
+    assert found.of_side("plain")[0].direct_bytes_per_second == ()
+    assert (streamed.values["mode"], found.of_side("plain")[0].child.values["mode"]) == ("experts", "resident")
+    for phase in ("cold", "warm"):
+        if found.streamed(phase, "misses"):
+            assert 0.9 <= (found.streamed(phase, "reads_over_misses") or 0) <= 1.05
     phases = streamed.values["phases"]
     assert phases["cold"]["hits"] + phases["cold"]["misses"] > 0
     for phase in phases.values():  # nothing is read twice, nothing beside what was missing
@@ -267,6 +379,60 @@ def test_both_sides_compute_the_same(moe: Path, budget_bytes: int, limited: bool
         assert streamed.values["major_faults"] == 0
         peak = streamed.group_peak_bytes
         assert peak is None or 0 < peak <= found.limit_bytes
+
+
+def test_a_model_that_fits_is_plain_llama_cpp_on_both_sides(moe: Path) -> None:
+    found = bench(moe, tokens=2, pairs=1, prompt_tokens=3, threads=1, limited=False)
+    assert [run.child.message for run in found.runs] == [""] * 3
+    assert found.plan.mode == "resident"
+    assert {run.child.values["mode"] for run in found.runs} == {"resident"}
+    assert found.equal_logits() is True
+    assert (found.ratio("warm") or 0) > 0
+    assert found.direct_bytes_per_second is None
+    assert found.streamed("warm", "read_gb_per_second") == 0
+
+
+def test_a_model_that_fits_is_loaded_with_the_same_parameters(moe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the ratio of the two sides says what tierpool costs, and nothing else."""
+    from tierpool.storage.bench_run import load_side
+    from tierpool.storage.llama_library import llama_library
+    from tierpool.storage.llama_settings import LlamaSettings
+
+    tasks: list[dict[str, Any]] = []
+
+    def keep(task: dict[str, Any], *_others: object) -> ChildResult:
+        tasks.append(task)
+        return ChildResult("finished", values={"process_bytes": 50 << 20})
+
+    monkeypatch.setattr("tierpool.storage.bench.run_child", keep)
+    plan = bench(moe, "4GiB", tokens=2, pairs=1, prompt_tokens=3, threads=1, limited=False).plan
+    loaded = []
+    for task in tasks[1:3]:
+        with closing(load_side(task)) as engine:
+            loaded.append(LlamaSettings.of_plan(engine.plan))
+            assert (engine.plan.mode, engine.get_layer_counters()) == ("resident", [])
+    assert loaded == [LlamaSettings.of_plan(plan)] * 2
+
+    library = llama_library()
+    for mine, default, fixed in (
+        (loaded[0].model_parameters(library), library.llama_model_default_params(), MODEL_FIXED),
+        (loaded[0].context_parameters(library), library.llama_context_default_params(), CONTEXT_FIXED),
+    ):
+        names = [name for name, _kind in mine._fields_]
+        differing = {name for name in names if not equal_values(getattr(mine, name), getattr(default, name))}
+        assert differing <= fixed
+
+
+# What a plan decides, and what makes no difference without a GPU; no callback is among them.
+MODEL_FIXED = {"n_gpu_layers", "load_mode"}
+CONTEXT_FIXED = {"n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "flash_attn_type"}
+CONTEXT_FIXED |= {"n_seq_max", "offload_kqv", "op_offload", "no_perf"}
+
+
+def equal_values(one: Any, other: Any) -> bool:
+    """Pointers are equal when both are null."""
+    is_pointer = not isinstance(one, (int, float, bool, type(None)))
+    return (not one and not other) if is_pointer else one == other
 
 
 def test_a_run_that_cannot_load_says_why(moe: Path, profile: Profile) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tierpool import TierpoolError
 from tierpool.storage import LanguageModel, ModelBusyError, ModelClosedError, ModelError, load
 from tierpool.storage.generation import Generation
+from tierpool.storage.model_statistics import StatisticsGatherer
 
 
 class TestGenerate:
@@ -309,6 +310,18 @@ class TestStatistics:
         assert generation.seconds > 0
         assert generation.tokens_per_second == generation.tokens / generation.seconds
         assert statistics.loaded_bytes == 77
+
+    def test_reading_between_tokens_takes_time_too(self) -> None:
+        """A ring reads on while a token is chosen; its bytes count with the token that waits for them."""
+        engine = FakeEngine()
+        gatherer = StatisticsGatherer(engine)
+        for _ in range(4):
+            engine.read_between_tokens(read_busy_ns=8_000_000)
+            with gatherer.measure("generation", 1):
+                engine.evaluate([1])
+        generation = gatherer.phase("generation")
+        assert (generation.read_bytes, generation.read_busy_ms) == (4 * UNIT_BYTES, 4 * (8 + 2))
+        assert generation.read_gb_per_second == pytest.approx(UNIT_BYTES / 10e6)
 
     def test_memory_is_the_kernels_and_the_budget_the_plans(self) -> None:
         statistics = LanguageModel(FakeEngine()).get_statistics()

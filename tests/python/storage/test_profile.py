@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tierpool.storage.errors import ModelError
-from tierpool.storage.profile import Profile, measure_profile
+from tierpool.storage.profile import Profile, measure_profile, measure_read_bandwidth
 
 only_direct = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
 
@@ -35,6 +35,7 @@ def test_no_descriptor_stays_open(file: Path) -> None:
     descriptors = Path("/proc/self/fd")
     before = len(list(descriptors.iterdir()))
     measure_profile(file, seconds=0.01)
+    assert measure_read_bandwidth(file, 0.01) > 0
     assert len(list(descriptors.iterdir())) == before
 
 

@@ -103,6 +103,10 @@ class FakeEngine:
             read_busy_ns=now.read_busy_ns + 2_000_000 * tokens,
         )
 
+    def read_between_tokens(self, read_busy_ns: int) -> None:
+        """Read ahead, as a ring does when a token has been computed."""
+        self._counters = replace(self._counters, read_busy_ns=self._counters.read_busy_ns + read_busy_ns)
+
     def truncate(self, position: int) -> None:
         del self._kept[position:]
         if position == 0:
