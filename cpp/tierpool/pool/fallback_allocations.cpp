@@ -35,6 +35,7 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
     request.address = 0;
     return false;  // no room to remember an allocation is no room for it
   }
+  memory_.took(block_bytes);
   return true;
 }
 
