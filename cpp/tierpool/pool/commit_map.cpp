@@ -82,10 +82,10 @@ bool CommitMap::commit_granules(std::uint64_t first_granule, std::uint64_t count
     return false;
   }
   if (device_.commit(address, bytes)) {
-    set(first_granule, count, true);
     if (memory_ != nullptr) {
-      memory_->took(bytes);
+      memory_->took(bytes);  // before it shows as committed
     }
+    set(first_granule, count, true);
     return true;
   }
   static_cast<void>(device_.decommit(address, bytes));  // some granules may have made it
