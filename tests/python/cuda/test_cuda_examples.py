@@ -5,20 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 EXAMPLES = Path(__file__).parents[3] / "benchmarks" / "python"
 
 
-def test_a_file_arrives_whole(tmp_path: Path) -> None:
+def test_a_file_arrives_whole(run: Callable[[str], str], tmp_path: Path) -> None:
     data = np.random.default_rng(1).integers(0, 256, 100_000_001, np.uint8)
     path = tmp_path / "weights"
     path.write_bytes(data.tobytes())
-    script = f"""
+    run(
+        f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(EXAMPLES)!r})
@@ -34,8 +39,7 @@ with Streamer(Driver()) as streamer:
     target.copy_to(found)
     assert found.tobytes() == path.read_bytes()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    )
 
 
 @pytest.mark.parametrize("allocator", ["tierpool", "torch"])
