@@ -1,4 +1,4 @@
-"""Run all benchmarks that need a GPU, and write what they show: JSON and a Markdown table with ratios.
+"""Run all benchmarks that need a GPU, and write what they show: JSON, tables with ratios, and which targets were met.
 
     python benchmarks/run_cuda.py [--out FOLDER] [--repetitions N] [PROGRAM ...]
 
@@ -8,11 +8,14 @@ A program that fails is named at the end, and the others still run.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
+import cuda_targets
 import machine
 import report
 from results import Results, Row, load_rows
@@ -44,6 +47,20 @@ def run(programs: list[str], repetitions: int) -> tuple[list[Row], list[str]]:
     return rows, failed
 
 
+def save(results: Results, folder: Path) -> str:
+    """Write both files. Returns the text of the readable one."""
+    judged = cuda_targets.verdicts(results.rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "cuda_results.json"
+    results.save(path)
+    stored = json.loads(path.read_text())
+    stored["targets"] = [asdict(verdict) for verdict in judged]
+    path.write_text(json.dumps(stored, indent=1) + "\n")
+    text = report.markdown(results) + "\n" + cuda_targets.markdown(judged)
+    (folder / "cuda_results.md").write_text(text)
+    return text
+
+
 def main() -> int:
     """Run everything."""
     parser = argparse.ArgumentParser(description="Run all benchmarks that need a GPU.")
@@ -52,11 +69,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=7)
     options = parser.parse_args()
     rows, failed = run(list(options.programs), options.repetitions)
-    results = Results(describe(), rows)
-    options.out.mkdir(parents=True, exist_ok=True)
-    results.save(options.out / "cuda_results.json")
-    (options.out / "cuda_results.md").write_text(report.markdown(results))
-    print(report.markdown(results))
+    print(save(Results(describe(), rows), options.out))
     for program in failed:
         print(f"FAILED: {program}", file=sys.stderr)
     return 1 if failed else 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from cuda_calls import optional
 from cuda_driver import Driver
-from cuda_stream_file import stream_file
+from cuda_stream_file import Streamer, link_seconds
 from measure import Row, compare, main
 from tierpool import MemoryPool
 
@@ -101,15 +101,14 @@ def file_rows(repetitions: int, driver: Driver) -> list[Row]:
         device = MemoryPool(
             device="cuda:0", heap_size_mb=FILE_BYTES >> 20, num_heaps=1, warmup_sizes=[FILE_BYTES >> 20]
         )
-        pinned = MemoryPool(device="pinned", heap_size_mb=512, num_heaps=1, warmup_sizes=[512])
         weights = device.allocate(FILE_BYTES)
         path = Path(file.name)
-        samples = {
-            "tierpool": lambda: gigabytes_per_second(
-                lambda: stream_file(path, weights, pinned, driver.create_stream()), driver, FILE_BYTES
-            )
-        }
-        return compare("cuda/file-to-device", "GB/s", samples, min(repetitions, 3), "a file in memory")
+        with Streamer(driver) as streamer:
+            samples = {
+                "tierpool": lambda: gigabytes_per_second(lambda: streamer.copy(path, weights), driver, FILE_BYTES),
+                "the link": lambda: TOTAL / link_seconds(driver, weights, TOTAL) / 1e9,
+            }
+            return compare("cuda/file-to-device", "GB/s", samples, min(repetitions, 3), "a file in memory")
 
 
 def all_rows(repetitions: int) -> Iterator[Row]:

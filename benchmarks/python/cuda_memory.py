@@ -1,10 +1,12 @@
 """Device memory that PyTorch workloads reserve, and their speed: in a pool by `install()` and by PyTorch itself.
 
 A figure is (reserved - base) / (live peak - base): base is what the model holds before the work, live peak the most
-that tensors asked for at once, reserved the most that the allocator took from the device. Base and peak are PyTorch's
-own counts of requested bytes, the same for all, because the work is the same; each contender runs in a process of its
-own. The pool runs without magazines, with magazines of 16 MiB a thread, and with those it has by default: what they
-park cannot become a larger block, and PyTorch asks for many sizes.
+that tensors asked for at once, reserved the most that the allocator held of the device during the work, after it gave
+back what it had free before. Base and peak are PyTorch's own counts of requested bytes, the same for all, because the
+work is the same; each contender runs in a process of its own.
+
+The pool runs without magazines, with magazines of 16 MiB a thread, and with those it has by default: what they park
+cannot become a larger block, and PyTorch asks for many sizes.
 """
 
 from __future__ import annotations
@@ -56,19 +58,22 @@ class Meter:
         import torch  # noqa: PLC0415  (after install)
 
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # trims a pool
         if self.pool is None:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+        else:
+            self.pool.reset_statistics()
 
     def figures(self) -> dict[str, int]:
         """Reserved bytes, and for PyTorch also the requested bytes now and at their peak."""
         import torch  # noqa: PLC0415
 
+        stats = torch.cuda.memory_stats() if self.pool is None else self.pool.memory_stats()
+        reserved = {"reserved": stats["reserved_bytes.all.peak"]}
         if self.pool is not None:
-            return {"reserved": self.pool.memory_stats()["reserved_bytes.all.current"]}
-        stats = torch.cuda.memory_stats()
+            return reserved
         return {
-            "reserved": stats["reserved_bytes.all.peak"],
+            **reserved,
             "now": stats["requested_bytes.all.current"],
             "peak": stats["requested_bytes.all.peak"],
         }
@@ -98,22 +103,12 @@ def run_decode(contender: str) -> dict[str, float]:
     Meter(contender)
     import torch  # noqa: PLC0415  (after install)
 
-    from cuda_models import Llama  # noqa: PLC0415
+    from cuda_models import Llama, decode_seconds  # noqa: PLC0415
 
     torch.manual_seed(1)
-    with torch.no_grad():
-        model = Llama()
-        prompt = torch.randint(0, Llama.vocabulary, (1, 512), device="cuda")
-        for counted in (16, DECODE_TOKENS):
-            caches = model.new_caches()
-            token = model.next_token(prompt, caches)
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(counted):
-                token = model.next_token(token, caches)
-            torch.cuda.synchronize()
-            seconds = time.perf_counter() - start
-    return {"tokens_per_second": DECODE_TOKENS / seconds}
+    model = Llama()
+    decode_seconds(model, 512, 16)
+    return {"tokens_per_second": DECODE_TOKENS / decode_seconds(model, 512, DECODE_TOKENS)}
 
 
 def in_own_process(*arguments: str) -> dict[str, float]:
@@ -139,6 +134,8 @@ def memory_rows(name: str) -> Iterator[Row]:
         ratio = (figures["reserved"] - base) / (peak - base)
         more = f"{note}; reserved {figures['reserved'] / MIB:,.0f} MiB"
         yield Row(f"cuda/reserved-{name}/{contender}", ratio, "reserved / live peak", 1, 0.0, more)
+    for contender, figures in found.items():
+        yield Row(f"cuda/reserved-bytes-{name}/{contender}", figures["reserved"] / MIB, "MiB", 1)
     for contender, figures in found.items():
         yield Row(f"cuda/seconds-{name}/{contender}", figures["seconds"], "s", 1)
 

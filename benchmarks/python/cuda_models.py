@@ -8,6 +8,7 @@ batches of varying length. `Workload.prepare` makes what lives throughout, `Work
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import torch
@@ -73,6 +74,20 @@ class Llama:
             y = norm(x)
             x = x + (functional.silu(y @ self.gate[layer]) * (y @ self.up[layer])) @ self.down[layer]
         return (norm(x[:, -1:]) @ self.embedding.T).float().argmax(-1)
+
+
+@torch.no_grad()
+def decode_seconds(model: Llama, prompt_length: int, tokens: int) -> float:
+    """Seconds that one sequence takes for so many tokens behind its prompt."""
+    prompt = torch.randint(0, Llama.vocabulary, (1, prompt_length), device="cuda")
+    caches = model.new_caches()
+    token = model.next_token(prompt, caches)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(tokens):
+        token = model.next_token(token, caches)
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 class ServingMix:

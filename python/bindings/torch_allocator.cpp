@@ -57,6 +57,14 @@ extern "C" {
   return pointer;
 }
 
+/// `torch.cuda.empty_cache()`.
+[[gnu::visibility("default")]] void tierpool_torch_trim() noexcept { tp::installed_pools::trim(); }
+
+/// `torch.cuda.set_per_process_memory_fraction()`: throws, which PyTorch turns into an error of Python.
+[[gnu::visibility("default")]] void tierpool_torch_memory_fraction(double fraction, int device) {
+  tp::installed_pools::require_whole_device(fraction, device);
+}
+
 }  // extern "C"
 
 namespace tierpool::bindings {
@@ -76,6 +84,8 @@ void bind_torch_allocator(py::module_& module) {
   add("free", &tierpool_torch_free);
   add("record_stream", &tierpool_torch_record_stream);
   add("base_allocation", &tierpool_torch_base_allocation);
+  add("trim", &tierpool_torch_trim);
+  add("memory_fraction", &tierpool_torch_memory_fraction);
   module.attr("torch_allocator_addresses") = addresses;
 }
 

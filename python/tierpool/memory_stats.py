@@ -13,24 +13,23 @@ _MIB = 2**20
 def memory_stats(statistics: _core.PoolStatistics) -> dict[str, int]:
     """Return what a pool knows of `torch.cuda.memory_stats`, flat.
 
-    A pool has no parts for large and small requests: of each figure there is ``all`` only. What it does not count is
-    left out and not shown as zero.
+    A pool has no parts for large and small requests: of each figure there is ``all`` only. What it does not count, or
+    counts by another rule, is left out and not shown as zero.
     """
     used = round(statistics.used_capacity_mb * _MIB)
     fallback = round(statistics.fallback_used_mb * _MIB)
-    cached = round(statistics.cached_mb * _MIB)
-    committed = round(statistics.committed_mb * _MIB)
+    pending = round((statistics.pending_mb + statistics.fallback_pending_mb) * _MIB)
     return {
         "allocation.all.current": statistics.active_allocations,
         "allocation.all.allocated": statistics.total_allocations,
         "allocation.all.freed": statistics.total_deallocations,
         "allocated_bytes.all.current": used + fallback,
         "allocated_bytes.all.peak": max(round(statistics.peak_used_mb * _MIB), used) + fallback,
-        "active_bytes.all.current": used + fallback,
-        "inactive_split_bytes.all.current": max(committed - used, 0),
-        "reserved_bytes.all.current": committed + fallback,
+        "active_bytes.all.current": used + fallback + pending,
+        "reserved_bytes.all.current": round(statistics.reserved_mb * _MIB),
+        "reserved_bytes.all.peak": round(statistics.peak_reserved_mb * _MIB),
         "requested_bytes.all.allocated": round(statistics.avg_allocation_mb * _MIB * statistics.total_allocations),
-        "cached_bytes.all.current": cached,
-        "num_alloc_retries": statistics.exhaustion_events,
-        "num_device_alloc": statistics.fallback_allocations,
+        "num_ooms": statistics.exhaustion_events - statistics.fallback_allocations,
+        "num_device_alloc": statistics.device_allocations,
+        "num_device_free": statistics.device_frees,
     }

@@ -199,7 +199,8 @@ class MemoryPool(_core.MemoryPool):
 
         Notes
         -----
-        May be called from any thread. `get_statistics` has all figures.
+        May be called from any thread. `get_statistics` has all figures. What magazines keep counts as allocated in the
+        peak alone; ``num_ooms`` counts a `try_allocate` that returned None, too.
 
         Examples
         --------

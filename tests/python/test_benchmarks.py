@@ -104,3 +104,32 @@ def test_new_and_vanished_rows_are_named():
     assert "| g/new/a | | 1 | | new |" in table
     assert "| g/old/a | 1 | | | gone |" in table
     assert worse == []
+
+
+def test_targets_are_judged_by_their_rows_and_by_nothing_else(tmp_path):
+    import json
+
+    import run_cuda
+    from results import Results, Row
+
+    figures = {
+        "cuda/decode-sizes/tierpool": 32,
+        "cuda/decode-sizes/cupy.MemoryPool": 400,
+        "cuda/decode-sizes/torch.empty": 500,
+        "cuda/reserved-bytes-moe-prefill/tierpool": 103,
+        "cuda/reserved-bytes-moe-prefill/torch": 200,
+        "cuda/reserved-bytes-moe-prefill/torch-expandable-segments": 101,
+        "cuda/pinned-32MB/tierpool": 0.001,
+        "cuda/pinned-32MB/cuMemHostAlloc": 10,
+    }
+    rows = [Row(name, float(value), "", 1) for name, value in figures.items()]
+    text = run_cuda.save(Results({"GPU": "none"}, rows), tmp_path)
+    stored = json.loads((tmp_path / "cuda_results.json").read_text())
+    found = {target["what"]: (target["figure"], target["verdict"]) for target in stored["targets"]}
+    assert found["allocate + release, decode sizes, over CuPy's pool"] == (0.08, "met")
+    assert found["allocate + release, decode sizes, over torch.empty"] == (0.064, "missed")
+    assert found["moe-prefill: MiB reserved above PyTorch's, the better of both"] == (2.0, "met")
+    assert found["pinned 32 MB, times faster"] == (10000.0, "met")
+    assert found["host to device, share of the link"] == (None, "not measured")
+    assert "| pinned 32 MB, times faster | 1e+04 | >= 5,000 | met |" in text
+    assert Results.load(tmp_path / "cuda_results.json").rows == rows

@@ -66,6 +66,16 @@ class TestTorchOnTheHost:
         del view
         assert pool.get_statistics().active_allocations == 0
 
+    def test_a_release_that_fails_releases_nothing(self, pool: MemoryPool) -> None:
+        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        from tierpool import DeviceError
+        from tierpool.integrations.torch import pinned_empty, release
+
+        tensor = pinned_empty(5, torch.int8, pool)
+        with pytest.raises(DeviceError, match="has no streams"):
+            release(tensor, after=0xDEAD)
+        release(tensor)
+
     def test_one_dimension_by_a_number(self, pool: MemoryPool) -> None:
         torch = pytest.importorskip("torch", reason="PyTorch is not installed")
         from tierpool.integrations.torch import pinned_empty
@@ -86,6 +96,18 @@ class TestTorchOnTheHost:
             forget(pool)
 
 
+# What `torch.cuda.memory_stats` documents.
+PYTORCHS_NAMES = {
+    f"{figure}.{part}.{value}"
+    for figure in (
+        *("allocation", "segment", "active", "inactive_split", "allocated_bytes", "reserved_bytes", "active_bytes"),
+        *("inactive_split_bytes", "requested_bytes"),
+    )
+    for part in ("all", "large_pool", "small_pool")
+    for value in ("current", "peak", "allocated", "freed")
+} | {"num_alloc_retries", "num_ooms", "num_sync_all_streams", "num_device_alloc", "num_device_free", "max_split_size"}
+
+
 def test_memory_stats_have_pytorchs_names_and_the_pools_figures(pool: MemoryPool) -> None:
     kept = [pool.allocate(1000), pool.allocate(3 << 20)]
     pool.allocate(2 << 20)
@@ -96,9 +118,25 @@ def test_memory_stats_have_pytorchs_names_and_the_pools_figures(pool: MemoryPool
     assert stats["allocation.all.freed"] == 1
     assert stats["allocated_bytes.all.current"] == 1024 + (3 << 20)
     assert stats["allocated_bytes.all.peak"] == 1024 + (5 << 20)
+    assert set(stats) <= PYTORCHS_NAMES
+    assert stats["active_bytes.all.current"] == stats["allocated_bytes.all.current"]
     assert stats["reserved_bytes.all.current"] == round(whole.committed_mb * 2**20)
+    assert stats["reserved_bytes.all.peak"] == stats["reserved_bytes.all.current"]
+    assert (stats["num_device_alloc"], stats["num_device_free"]) == (whole.device_allocations, 0)
     assert stats["requested_bytes.all.allocated"] == 1000 + (5 << 20)
     assert all(isinstance(value, int) for value in stats.values())
     too_large = pool.allocate(64 << 20)
-    assert pool.memory_stats()["num_device_alloc"] == 1
+    assert pool.memory_stats()["num_device_alloc"] == stats["num_device_alloc"] + 1
     assert pool.memory_stats()["reserved_bytes.all.current"] >= too_large.nbytes
+    too_large.release()
+    assert pool.memory_stats()["num_device_free"] == 1
+    assert pool.memory_stats()["reserved_bytes.all.current"] == stats["reserved_bytes.all.current"]
+    assert pool.memory_stats()["reserved_bytes.all.peak"] >= 64 << 20
+
+
+def test_memory_stats_count_requests_that_nothing_could_serve(make_pool: Callable[..., MemoryPool]) -> None:
+    pool = make_pool(on_exhaustion="raise")
+    with pytest.raises(MemoryError):
+        pool.allocate(64 << 20)
+    assert pool.memory_stats()["num_ooms"] == 1
+    assert make_pool().memory_stats()["num_ooms"] == 0

@@ -48,6 +48,10 @@ FIELDS = {
     "cached_mb": float,
     "pending_mb": float,
     "fallback_pending_mb": float,
+    "reserved_mb": float,
+    "peak_reserved_mb": float,
+    "device_allocations": int,
+    "device_frees": int,
     "stream_lanes": int,
     "fragmentation": float,
 }
@@ -67,6 +71,7 @@ def check_identities(stats: PoolStatistics) -> None:
     assert 0 <= stats.avg_allocation_mb <= stats.largest_allocation_mb
     assert 0 <= stats.fragmentation <= 1
     assert stats.committed_mb <= stats.total_capacity_mb
+    assert stats.committed_mb + stats.fallback_used_mb <= stats.reserved_mb <= stats.peak_reserved_mb
     hits = stats.total_allocations - stats.fallback_allocations
     assert stats.hit_rate == (hits / stats.total_allocations if stats.total_allocations else 0.0)
     capacity = stats.total_capacity_mb
@@ -143,6 +148,10 @@ def test_a_worked_example(pool: MemoryPool) -> None:
         "cached_mb": 1.0,
         "pending_mb": 0.0,
         "fallback_pending_mb": 0.0,
+        "reserved_mb": stats.committed_mb + 17,
+        "peak_reserved_mb": stats.committed_mb + 17,
+        "device_allocations": stats.device_allocations,
+        "device_frees": 0,
         "stream_lanes": 1,
         "fragmentation": stats.fragmentation,
     }
@@ -216,7 +225,7 @@ def test_without_tracking_what_is_live_stays_known(make_pool: MakePool) -> None:
     assert len(keep) == 2
 
 
-def test_warmup_counts_nowhere_but_in_committed(make_pool: MakePool) -> None:
+def test_warmup_counts_nowhere_but_in_what_is_held_of_the_device(make_pool: MakePool) -> None:
     stats = make_pool(warmup_sizes=[4]).get_statistics()
     counted = {name for name, value in stats.to_dict().items() if value}
     assert counted == {
@@ -227,6 +236,9 @@ def test_warmup_counts_nowhere_but_in_committed(make_pool: MakePool) -> None:
         "free_mb",
         "largest_free_mb",
         "committed_mb",
+        "reserved_mb",
+        "peak_reserved_mb",
+        "device_allocations",
         "stream_lanes",
     }
 

@@ -11,13 +11,15 @@ constexpr std::uint64_t kBitsPerWord = 64;
 
 }  // namespace
 
-CommitMap::CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes, ByteLimit* limit)
+CommitMap::CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes, ByteLimit* limit,
+                     DeviceMemory* memory)
     : device_(device),
       base_address_(reservation.address),
       capacity_bytes_(capacity_bytes),
       granularity_bytes_(device.granularity_bytes()),
       granule_count_(align_up(capacity_bytes, granularity_bytes_) / granularity_bytes_),
       limit_(limit),
+      memory_(memory),
       words_(std::make_unique<std::atomic<std::uint64_t>[]>(granule_count_ / kBitsPerWord + 1)) {}
 
 bool CommitMap::is_committed(std::uint64_t granule) const noexcept {
@@ -80,6 +82,9 @@ bool CommitMap::commit_granules(std::uint64_t first_granule, std::uint64_t count
     return false;
   }
   if (device_.commit(address, bytes)) {
+    if (memory_ != nullptr) {
+      memory_->took(bytes);  // before it shows as committed
+    }
     set(first_granule, count, true);
     return true;
   }
@@ -90,10 +95,17 @@ bool CommitMap::commit_granules(std::uint64_t first_granule, std::uint64_t count
   return false;
 }
 
-void CommitMap::forget() noexcept {
+void CommitMap::note_decommitted(std::uint64_t bytes) noexcept {
   if (limit_ != nullptr) {
-    limit_->give_back(committed_count_.load(std::memory_order_acquire) * granularity_bytes_);
+    limit_->give_back(bytes);
   }
+  if (memory_ != nullptr && bytes != 0) {
+    memory_->gave_back(bytes);
+  }
+}
+
+void CommitMap::forget() noexcept {
+  note_decommitted(committed_count_.load(std::memory_order_acquire) * granularity_bytes_);
 }
 
 std::uint64_t CommitMap::decommit_inside(std::uint64_t offset_bytes, std::uint64_t bytes, bool& refused) noexcept {
@@ -108,9 +120,7 @@ std::uint64_t CommitMap::decommit_inside(std::uint64_t offset_bytes, std::uint64
     const std::uint64_t count = run_end(granule, end, true) - granule;
     if (device_.decommit(base_address_ + granule * granularity_bytes_, count * granularity_bytes_)) {
       set(granule, count, false);
-      if (limit_ != nullptr) {
-        limit_->give_back(count * granularity_bytes_);
-      }
+      note_decommitted(count * granularity_bytes_);
     } else {
       refused = true;
     }

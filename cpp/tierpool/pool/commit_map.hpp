@@ -7,6 +7,7 @@
 
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/byte_limit.hpp"
+#include "tierpool/pool/device_memory.hpp"
 
 namespace tierpool {
 
@@ -16,9 +17,10 @@ namespace tierpool {
 /// exactly these device calls and is never taken on the hot path. The other calls may run beside them.
 class CommitMap {
  public:
-  /// The first `capacity_bytes` of the reservation are in use; all outlive this object. `limit`, if any, counts whole
-  /// granules: what it does not allow is not committed.
-  CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes, ByteLimit* limit = nullptr);
+  /// The first `capacity_bytes` of the reservation are in use; all outlive this object. `limit` and `memory`, if
+  /// any, count whole granules: what the limit does not allow is not committed.
+  CommitMap(Device& device, const Reservation& reservation, std::uint64_t capacity_bytes, ByteLimit* limit = nullptr,
+            DeviceMemory* memory = nullptr);
 
   /// Whether the whole range is committed. No lock.
   [[nodiscard]] bool covers(std::uint64_t offset_bytes, std::uint64_t bytes) const noexcept;
@@ -42,6 +44,7 @@ class CommitMap {
  private:
   [[nodiscard]] bool is_committed(std::uint64_t granule) const noexcept;
   void set(std::uint64_t first_granule, std::uint64_t count, bool committed) noexcept;
+  void note_decommitted(std::uint64_t bytes) noexcept;
   /// Within the limit and on the device, or not at all.
   [[nodiscard]] bool commit_granules(std::uint64_t first_granule, std::uint64_t count) noexcept;
   /// The end of the run of granules from `granule` on, below `end`, whose state is `committed`.
@@ -53,6 +56,7 @@ class CommitMap {
   const std::uint64_t granularity_bytes_;
   const std::uint64_t granule_count_;
   ByteLimit* const limit_;
+  DeviceMemory* const memory_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
   std::atomic<std::uint64_t> committed_count_{0};
   std::mutex mutex_;

@@ -16,6 +16,7 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
   if (!direct) {
     return false;
   }
+  memory_.took(block_bytes);
   request.address = direct.address;
   request.block_bytes = block_bytes;
   request.dirty_bytes = direct.zeroed ? 0 : block_bytes;
@@ -31,7 +32,7 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
       counters_.count_allocation(request);
     }
   } catch (const std::bad_alloc&) {
-    device_.free_direct(direct.address, block_bytes, alignment_bytes);
+    free({direct.address, block_bytes, alignment_bytes});
     request.address = 0;
     return false;  // no room to remember an allocation is no room for it
   }

@@ -7,6 +7,7 @@
 
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/allocation.hpp"
+#include "tierpool/pool/device_memory.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
 
 namespace tierpool {
@@ -16,8 +17,9 @@ namespace tierpool {
 /// Exhaustion is counted here too, in one step with the allocation it leads to, so that no reset comes in between.
 class FallbackAllocations {
  public:
-  /// `device` outlives this object.
-  FallbackAllocations(Device& device, bool track_statistics) : device_(device), track_statistics_(track_statistics) {}
+  /// `device` and `memory`, which counts what it gave, outlive this object.
+  FallbackAllocations(Device& device, bool track_statistics, DeviceMemory& memory)
+      : device_(device), track_statistics_(track_statistics), memory_(memory) {}
   ~FallbackAllocations() = default;
   FallbackAllocations(const FallbackAllocations&) = delete;
   FallbackAllocations& operator=(const FallbackAllocations&) = delete;
@@ -43,6 +45,7 @@ class FallbackAllocations {
   [[nodiscard]] Taken defer(const Allocation& allocation) noexcept;
   void free(const Taken& taken) noexcept {
     device_.free_direct(taken.address, taken.block_bytes, taken.alignment_bytes);
+    memory_.gave_back(taken.block_bytes);
   }
   /// Says how many allocations are live; from here on release() marks each as an orphan's.
   [[nodiscard]] std::uint64_t orphan() noexcept;
@@ -75,6 +78,7 @@ class FallbackAllocations {
 
   Device& device_;
   const bool track_statistics_;
+  DeviceMemory& memory_;
   std::atomic<std::uint64_t> live_count_{0};  // lets find_array() answer without the lock while there is nothing
   std::atomic<std::uint64_t> vain_exhaustions_{0};
 

@@ -5,28 +5,6 @@
 
 namespace tierpool {
 
-void UsedBytes::raise_peak(std::uint64_t used) noexcept {
-  std::uint64_t peak = peak_.load(std::memory_order_relaxed);
-  while (peak < used && !peak_.compare_exchange_weak(peak, used, std::memory_order_relaxed)) {
-  }
-}
-
-void UsedBytes::add(std::uint64_t bytes) noexcept {
-  raise_peak(used_.fetch_add(bytes, std::memory_order_relaxed) + bytes);
-}
-
-std::uint64_t UsedBytes::used() noexcept {
-  const std::uint64_t used = used_.load(std::memory_order_relaxed);
-  // A thread in add() may not have raised the peak yet; what a snapshot has shown must stay below it for good.
-  raise_peak(used);
-  return used;
-}
-
-void UsedBytes::reset_peak() noexcept {
-  peak_.store(0, std::memory_order_relaxed);
-  raise_peak(used_.load(std::memory_order_relaxed));
-}
-
 Heap::Heap(Device& device, UsedBytes& used, const Options& options)
     : device_(device),
       used_(used),
@@ -34,7 +12,7 @@ Heap::Heap(Device& device, UsedBytes& used, const Options& options)
       capacity_bytes_(options.capacity_bytes),
       array_nodes_(options.capacity_bytes / kUnitBytes),
       reservation_(device, options.capacity_bytes),
-      commits_(device, reservation_.get(), options.capacity_bytes, options.commit_limit),
+      commits_(device, reservation_.get(), options.capacity_bytes, options.commit_limit, options.memory),
       blocks_(options.capacity_bytes, options.placement),
       written_end_bytes_(device.commits_zeroed() ? 0 : options.capacity_bytes) {
   publish_view();

@@ -16,30 +16,12 @@
 #include "tierpool/pool/allocation.hpp"
 #include "tierpool/pool/block_allocator.hpp"
 #include "tierpool/pool/commit_map.hpp"
+#include "tierpool/pool/device_memory.hpp"
 #include "tierpool/pool/heap_selection.hpp"
 #include "tierpool/pool/magazine.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
 
 namespace tierpool {
-
-/// Bytes taken from all heaps of a pool, by counted live blocks and parked ones, and the most they ever were since
-/// reset. Thread-safe.
-class UsedBytes {
- public:
-  void add(std::uint64_t bytes) noexcept;
-  void subtract(std::uint64_t bytes) noexcept { used_.fetch_sub(bytes, std::memory_order_relaxed); }
-  /// Never more than peak() read afterwards.
-  [[nodiscard]] std::uint64_t used() noexcept;
-  /// May fall below used() while reset_peak() runs.
-  [[nodiscard]] std::uint64_t peak() const noexcept { return peak_.load(std::memory_order_relaxed); }
-  void reset_peak() noexcept;
-
- private:
-  void raise_peak(std::uint64_t used) noexcept;
-
-  std::atomic<std::uint64_t> used_{0};
-  std::atomic<std::uint64_t> peak_{0};
-};
 
 /// Addresses of a device, given back by release() or by the destructor.
 class OwnedReservation {
@@ -73,6 +55,7 @@ class Heap {
     std::uint64_t capacity_bytes = 0;
     Placement placement = Placement::good_fit;
     ByteLimit* commit_limit = nullptr;  ///< on whole granules committed; outlives the heap
+    DeviceMemory* memory = nullptr;     ///< counts whole granules committed; outlives the heap
   };
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.

@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -100,6 +101,26 @@ bool release(std::uint64_t address) noexcept {
 bool record_stream(std::uint64_t address, StreamHandle stream) noexcept {
   Found found = find_allocation(address);
   return found.lane != nullptr && found.lane->record_stream(found.allocation, stream);
+}
+
+std::uint64_t trim() noexcept {
+  std::uint64_t given_back = 0;
+  for (const Known* known = first_known.load(std::memory_order_acquire); known != nullptr; known = known->next) {
+    try {
+      given_back += known->pool->trim(false);
+    } catch (const std::bad_alloc&) {
+      // Then what was given back so far is all.
+    }
+  }
+  return given_back;
+}
+
+void require_whole_device(double fraction, int device) {
+  if (fraction < 1) {
+    throw std::invalid_argument("a pool serves device " + std::to_string(device) +
+                                " and cannot be limited to a fraction of its memory, got " + std::to_string(fraction) +
+                                "; build the pool with fewer or smaller heaps, or with max_bytes");
+  }
 }
 
 std::uint64_t size_of(std::uint64_t address) noexcept { return find_allocation(address).allocation.block_bytes; }

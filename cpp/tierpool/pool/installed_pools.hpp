@@ -8,7 +8,8 @@
 namespace tierpool {
 
 /// The pools that serve programs by bare addresses, one a device ordinal: what allocator hooks of other libraries call,
-/// which know of no object. Allocations are arrays. Every call is thread-safe and takes no lock that install() holds.
+/// which know of no object. Allocations are arrays. Every call is thread-safe and takes no lock that install() holds;
+/// none of those that a hook makes logs, but for a device that does not take its memory back.
 ///
 /// A pool once installed is kept for the life of the process: memory of it may come back at any time.
 namespace installed_pools {
@@ -32,6 +33,10 @@ void install(int device, std::shared_ptr<MemoryPool> pool);
 bool release(std::uint64_t address) noexcept;
 /// See MemoryPool::record_stream().
 bool record_stream(std::uint64_t address, StreamHandle stream) noexcept;
+/// Gives the memory of whole free granules of every pool that was ever installed back to its device. Returns the bytes.
+std::uint64_t trim() noexcept;
+/// Throws std::invalid_argument unless `fraction`, of a device's memory, is all of it: a pool has its limit for good.
+void require_whole_device(double fraction, int device);
 /// Bytes of the live allocation that begins there; 0 when there is none.
 [[nodiscard]] std::uint64_t size_of(std::uint64_t address) noexcept;
 

@@ -45,7 +45,6 @@ class Trimming {
 };
 
 [[noreturn]] void throw_not_built(const PoolConfig& config, const Device& device, const std::exception& reason) {
-  PoolLog::creation_failed();
   throw InitializationError(std::to_string(config.num_heaps) + " heaps of " +
                             format_memory_size(config.heap_size_bytes) + " on device '" + device.name() +
                             "': " + reason.what() + "; reduce num_heaps, heap_size_mb or warmup_sizes");
@@ -68,7 +67,7 @@ std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& 
   try {
     heaps.reserve(config.num_heaps);
     for (std::uint32_t index = 0; index < config.num_heaps; ++index) {
-      const Heap::Options options{index, capacity_bytes, config.placement, &lanes.commit_limit};
+      const Heap::Options options{index, capacity_bytes, config.placement, &lanes.commit_limit, &lanes.memory};
       heaps.push_back(std::make_unique<Heap>(device, lanes.used, options));
     }
   } catch (const std::exception& error) {
@@ -96,7 +95,7 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
       caches_(layout_, magazine_limits(config_), heaps_.size(),
               [this](std::span<const ParkedBlock> blocks) { give_back(blocks); }),
       fast_id_(is_plain(config_) ? caches_.id() : kNoThreadCache),
-      fallbacks_(*device_, config.track_statistics),
+      fallbacks_(*device_, config.track_statistics, lanes_->memory),
       limit_(lanes_->limit),
       origins_(config_.track_origins),
       log_(config_.log_exhaustion && config_.enabled),
@@ -120,7 +119,13 @@ MemoryPool::~MemoryPool() = default;
 std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::shared_ptr<Device> device) {
   const bool is_host_ordered = device->streams() == nullptr || device->host_accessible();
   const StreamKey stream = is_host_ordered ? kHostOrder : StreamKey{};
-  return own(new MemoryPool(config, std::move(device), nullptr, stream));
+  try {
+    return own(new MemoryPool(config, std::move(device), nullptr, stream));
+  } catch (const InitializationError&) {
+    // Here and not where it is thrown: a lane is made on the way of an allocation, which may have to be silent.
+    PoolLog::creation_failed();
+    throw;
+  }
 }
 
 std::shared_ptr<MemoryPool> MemoryPool::own(MemoryPool* pool) {
@@ -274,14 +279,14 @@ WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, con
   return report;
 }
 
-std::uint64_t MemoryPool::trim() {
+std::uint64_t MemoryPool::trim(bool may_log) {
   bool refused = false;
   std::uint64_t given_back = 0;
   poll_pending();
   for (MemoryPool* lane : lanes_->all(false)) {
     given_back += lane->trim_lane(std::numeric_limits<std::uint64_t>::max(), true, refused);
   }
-  if (refused) {
+  if (refused && may_log) {
     PoolLog::trim_refused(device_->name());
   }
   return given_back;

@@ -141,8 +141,9 @@ class MemoryPool {
   /// Throws OutOfMemoryError when the device has no memory left, PoolClosedError.
   WarmupReport warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress = nullptr,
                        bool sizes_are_default = false);
-  /// Gives the memory of whole free granules back to the device. Returns the bytes given back.
-  std::uint64_t trim();
+  /// Gives the memory of whole free granules back to the device. Returns the bytes given back. `may_log`: whether to
+  /// say that the device kept some.
+  std::uint64_t trim(bool may_log = true);
   /// Refuses new work and logs what is still live. Memory goes with the last allocation. Idempotent.
   void close();
   [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }

@@ -175,6 +175,7 @@ void MemoryPool::free_fallbacks(PendingRelease* releases) noexcept {
     if (release->is_fallback()) {
       const FallbackAllocations::Taken& taken = release->fallback;
       device_->free_direct(taken.address, taken.block_bytes, taken.alignment_bytes);
+      lanes_->memory.gave_back(taken.block_bytes);
     }
   }
 }

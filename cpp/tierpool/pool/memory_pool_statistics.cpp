@@ -73,6 +73,10 @@ PoolStatistics MemoryPool::statistics() const {
     total.used_bytes = lanes_->used.used() - total.cached_bytes - total.pending_bytes;
     total.peak_used_bytes = std::max(lanes_->used.peak(), total.used_bytes);
   }
+  total.reserved_bytes = lanes_->memory.bytes.used();
+  total.peak_reserved_bytes = std::max(lanes_->memory.bytes.peak(), total.reserved_bytes);
+  total.device_allocations = config_.track_statistics ? lanes_->memory.allocations() : 0;
+  total.device_frees = config_.track_statistics ? lanes_->memory.frees() : 0;
   if (total.stream_lanes > 1) {
     // Lanes have addresses of their own but share what may be committed.
     total.capacity_bytes = lanes_->commit_limit.max_bytes();
@@ -88,6 +92,7 @@ void MemoryPool::reset_statistics() {
     const_cast<MemoryPool&>(lane.pool).reset_statistics(lane.standstill);
   }
   lanes_->used.reset_peak();
+  lanes_->memory.reset();
 }
 
 void MemoryPool::reset_statistics(ThreadCaches::Standstill& standstill) {

@@ -110,6 +110,10 @@ struct PoolStatistics {
   std::uint64_t cached_bytes = 0;
   std::uint64_t pending_bytes = 0;           ///< of heaps: released, but streams may still use it
   std::uint64_t fallback_pending_bytes = 0;  ///< the same outside heaps
+  std::uint64_t reserved_bytes = 0;          ///< held of the device: whole granules of heaps, and all outside them
+  std::uint64_t peak_reserved_bytes = 0;     ///< the most of it since reset
+  std::uint64_t device_allocations = 0;      ///< times memory was taken from the device since reset
+  std::uint64_t device_frees = 0;            ///< times it was given back
   std::uint64_t stream_lanes = 1;            ///< the home lane and one for each further stream
   std::uint64_t free_bytes = 0;
   std::uint64_t largest_free_bytes = 0;

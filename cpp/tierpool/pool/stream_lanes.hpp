@@ -8,6 +8,7 @@
 
 #include "tierpool/base/fork_handler.hpp"
 #include "tierpool/pool/byte_limit.hpp"
+#include "tierpool/pool/device_memory.hpp"
 #include "tierpool/pool/heap.hpp"
 #include "tierpool/pool/pending_releases.hpp"
 #include "tierpool/pool/stream_events.hpp"
@@ -33,7 +34,8 @@ class StreamLanes {
   StreamLanes& operator=(const StreamLanes&) = delete;
 
   // Shared by all lanes; each is thread-safe.
-  UsedBytes used;
+  UsedBytes used;          ///< from heaps, by counted live blocks and parked ones
+  DeviceMemory memory;     ///< of all heaps and outside them
   ByteLimit limit;         ///< on what is live, pending and parked
   ByteLimit commit_limit;  ///< on whole granules committed
   StreamEvents events;

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tierpool.integrations.device_index import device_index
+from tierpool.integrations.device_index import pools_by_device
 from tierpool.integrations.optional_module import import_optional
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def memory_manager(*pools: MemoryPool) -> type[Any]:
     """
     cuda = import_optional("numba.cuda", "numba")
     driver = import_optional("cuda.bindings.driver", "numba")
-    given = {device_index(pool): pool for pool in pools}
-    if len(given) < len(pools):
-        raise ValueError(f"{len(pools)} pools on {len(given)} GPUs: pass one pool a GPU")
+    given = pools_by_device(pools)
 
     base = cuda.HostOnlyCUDAMemoryManager
 

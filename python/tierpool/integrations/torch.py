@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from tierpool import _core
@@ -20,13 +22,24 @@ if TYPE_CHECKING:
 # nobody looks whether an address is null, so that the function has to throw.
 _ALLOCATE, _ALLOCATE_OR_THROW, _FREE = (f"tierpool_torch_{name}" for name in ("allocate", "allocate_or_throw", "free"))
 # Setters of a pluggable allocator, which differ between versions of PyTorch, and the core's functions for them.
-_SETTERS = {"set_record_stream_fn": "record_stream", "set_base_alloc_fn": "base_allocation"}
+SETTERS = {
+    "set_record_stream_fn": "record_stream",
+    "set_base_alloc_fn": "base_allocation",
+    "set_reset_fn": "trim",
+    "set_memory_fraction_fn": "memory_fraction",
+}
+# Left unset. A pool is ready when it is built. Memory for a graph is refused by the allocation itself, with the remedy:
+# PyTorch also begins and ends its private pools around captures that allocate nothing, and those work.
+UNSET = frozenset({"set_init_fn", "set_begin_allocate_to_pool", "set_end_allocate_to_pool_fn", "set_release_pool"})
 _OWNER = "_tierpool_buffer"
 
 # By id of the pool. PyTorch wants a MemPool to outlive its tensors, so that it stays until `forget`.
 _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
 # By index of the GPU: the pool that new memory comes from. What came from an earlier one finds back to it.
 _serving: dict[int, MemoryPool] = {}
+# PyTorch's wrapper of the core's functions, once it is in the caching allocator's place: PyTorch changes that once.
+_in_place: list[Any] = []
+_lock = threading.Lock()
 
 
 def _torch() -> Any:
@@ -36,23 +49,30 @@ def _torch() -> Any:
 def _pluggable_allocator(allocate: str) -> Any:
     wrapper = _torch().cuda.memory.CUDAPluggableAllocator(_core.__file__, allocate, _FREE)
     allocator = wrapper.allocator()
-    for setter, function in _SETTERS.items():
+    for setter, function in SETTERS.items():
         if hasattr(allocator, setter):
             getattr(allocator, setter)(_core.torch_allocator_addresses[function])
     return wrapper
 
 
-def _take_place(index: int, pool: MemoryPool) -> None:
-    served = _serving.get(index)
-    if served is not None and served is not pool:
-        raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
+def _serve(index: int, pool: MemoryPool | None) -> None:
     _core.install_pool(index, pool)
-    _serving[index] = pool
+    if pool is None:
+        _serving.pop(index, None)
+    else:
+        _serving[index] = pool
 
 
-def _leave_place(index: int) -> None:
-    _core.install_pool(index, None)
-    _serving.pop(index, None)
+def _replace_caching_allocator() -> None:
+    wrapper = _pluggable_allocator(_ALLOCATE_OR_THROW)
+    try:
+        _torch().cuda.memory.change_current_allocator(wrapper)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"PyTorch cannot change its allocator any more ({error}): call install() before the first CUDA tensor, "
+            f"or put tensors into the pool by 'with use(pool):'"
+        ) from error
+    _in_place.append(wrapper)
 
 
 def install(pool: MemoryPool) -> None:
@@ -61,7 +81,8 @@ def install(pool: MemoryPool) -> None:
     Parameters
     ----------
     pool : MemoryPool
-        On the GPU that the tensors are made on, ``device="cuda:0"``. It stays for as long as the process.
+        On the GPU that the tensors are made on, ``device="cuda:0"``. It stays for as long as the process. Build it with
+        ``magazines=False``.
 
     Raises
     ------
@@ -70,25 +91,35 @@ def install(pool: MemoryPool) -> None:
     ValueError
         For a pool that is not on a GPU.
     RuntimeError
-        When PyTorch has used its own allocator already, or another pool serves it on that GPU.
+        When PyTorch has used its own allocator already.
+
+    Warns
+    -----
+    UserWarning
+        For a pool with magazines: what they keep cannot become part of a larger block.
 
     Notes
     -----
+    Every GPU takes an `install` of its own, the first one before any CUDA tensor. A further pool on the same GPU
+    serves new tensors from then on; those of the pool before find back to it.
+
     Every tensor is one allocation of the pool, in the order of its stream, and `Tensor.record_stream` is kept.
-    PyTorch's own `torch.cuda.memory_stats` and snapshots have nothing to say then: ask `pool.memory_stats()`. When
-    the pool cannot serve, PyTorch raises; nothing is left cached that it could free and try again.
+    `torch.cuda.empty_cache` trims the pool. PyTorch's own `torch.cuda.memory_stats` and snapshots have nothing to say:
+    ask `pool.memory_stats()`. When the pool cannot serve, PyTorch raises; nothing is left cached that it could free and
+    try again. `torch.cuda.set_per_process_memory_fraction` is refused, and so is memory within the capture of a graph.
     """
-    torch = _torch()
+    _torch()
     index = device_index(pool)
-    _take_place(index, pool)
-    try:
-        torch.cuda.memory.change_current_allocator(_pluggable_allocator(_ALLOCATE_OR_THROW))
-    except RuntimeError as error:
-        _leave_place(index)
-        raise RuntimeError(
-            f"PyTorch cannot change its allocator any more ({error}): call install() before the first CUDA tensor, "
-            f"or put tensors into the pool by 'with use(pool):'"
-        ) from error
+    if pool.config.magazines:
+        warnings.warn(
+            "the pool has magazines, which keep freed blocks by size, and PyTorch asks for many sizes: it will reserve "
+            "much more memory than it uses; build the pool with magazines=False",
+            stacklevel=2,
+        )
+    with _lock:
+        if not _in_place:
+            _replace_caching_allocator()
+        _serve(index, pool)
 
 
 class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
@@ -109,8 +140,13 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
     ValueError
         For a pool that is not on a GPU.
     RuntimeError
-        With PyTorch's expandable segments, which it cannot have in a foreign pool; or when another pool serves
-        PyTorch on that GPU.
+        With PyTorch's expandable segments, which it cannot have in a foreign pool; when another pool serves
+        PyTorch on that GPU; or after `install`.
+
+    Notes
+    -----
+    Versions of PyTorch that do not free what they have cached in a `torch.cuda.MemPool` before they raise
+    `torch.OutOfMemoryError` do not do so here: `forget` frees it.
     """
 
     def __init__(self, pool: MemoryPool) -> None:
@@ -143,8 +179,14 @@ def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
         raise RuntimeError(
             "PyTorch has no expandable segments in a pool: set expandable_segments:False, or install(pool)"
         )
-    _take_place(index, pool)
-    mem_pool = _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator())
+    with _lock:
+        if _in_place:
+            raise RuntimeError("install() has replaced PyTorch's caching allocator, which use() needs: leave use() out")
+        served = _serving.get(index)
+        if served is not None and served is not pool:
+            raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
+        mem_pool = _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator())
+        _serve(index, pool)
     _mem_pools[id(pool)] = (pool, mem_pool)
     return mem_pool
 
@@ -160,7 +202,7 @@ def forget(pool: MemoryPool) -> None:
     if _mem_pools.pop(id(pool), None) is None:
         raise ValueError(f"{pool!r} serves no PyTorch tensors: there was no 'with use(pool):'")
     _torch().cuda.empty_cache()
-    _leave_place(device_index(pool))
+    _serve(device_index(pool), None)
 
 
 def pinned_empty(shape: int | tuple[int, ...], dtype: Any, pool: MemoryPool) -> Any:
@@ -205,19 +247,23 @@ def release(tensor: Any, after: Any = None) -> None:
     tensor : torch.Tensor
         As `pinned_empty` returned it. The memory also waits for the last tensor over it.
     after : torch.cuda.Stream or other stream, optional
-        The stream that copies from it or to it; by default PyTorch's current one.
+        The stream that copies from it or to it; by default PyTorch's current one, where the memory is pinned. Copies
+        of other memory are over when PyTorch returns.
 
     Raises
     ------
     ValueError
         For any other tensor, or one released already.
+    DeviceError
+        For what is no stream of the pool's device. The tensor is not released then.
     """
-    buffer: _core.Buffer | None = tensor.__dict__.pop(_OWNER, None)
+    buffer: _core.Buffer | None = tensor.__dict__.get(_OWNER)
     if buffer is None:
         raise ValueError("release() takes a tensor that pinned_empty() returned, once, and no view of it")
     stream = after
     torch = _torch()
-    if stream is None and torch.cuda.is_available():
+    if stream is None and torch.cuda.is_available() and tensor.is_pinned():
         stream = torch.cuda.current_stream()
     if stream is not None:
         buffer.record_stream(stream)
+    delattr(tensor, _OWNER)

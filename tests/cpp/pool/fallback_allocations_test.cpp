@@ -22,7 +22,8 @@ class FallbackAllocationsTest : public ::testing::Test {
     return request;
   }
   SimulatedDevice device_{kGiB};
-  FallbackAllocations fallbacks_{device_, true};
+  DeviceMemory memory_;
+  FallbackAllocations fallbacks_{device_, true, memory_};
 };
 
 TEST_F(FallbackAllocationsTest, TakesWholeUnitsFromTheDevice) {
@@ -37,7 +38,8 @@ TEST_F(FallbackAllocationsTest, TakesWholeUnitsFromTheDevice) {
 
 TEST_F(FallbackAllocationsTest, MemoryOfADeviceThatDoesNotSayZeroIsDirty) {
   testing::HookedDevice device(kGiB, false);
-  FallbackAllocations fallbacks(device, true);
+  DeviceMemory memory;
+  FallbackAllocations fallbacks(device, true, memory);
   Allocation request;
   request.requested_bytes = 1000;
   ASSERT_TRUE(fallbacks.take(request, 256, true));
@@ -139,7 +141,7 @@ TEST_F(FallbackAllocationsTest, ResetForgetsEventsAndKeepsWhatIsLive) {
 }
 
 TEST_F(FallbackAllocationsTest, WithoutTrackingOnlyWhatIsLiveIsKnown) {
-  FallbackAllocations untracked(device_, false);
+  FallbackAllocations untracked(device_, false, memory_);
   Allocation request;
   request.requested_bytes = 1000;
   ASSERT_TRUE(untracked.take(request, 256, true));

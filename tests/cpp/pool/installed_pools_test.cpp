@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
+#include <string>
 
+#include "support/captured_log.hpp"
 #include "support/pool_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 
@@ -81,6 +83,37 @@ TEST_F(InstalledPoolsTest, MemoryComesBackAfterAnotherPoolTookOver) {
   EXPECT_EQ(allocate(1000), 0u);
   EXPECT_EQ(outcome_, AllocationOutcome::closed);
   EXPECT_TRUE(installed_pools::release(address));
+}
+
+TEST_F(InstalledPoolsTest, TrimReachesPoolsThatWereReplaced) {
+  ASSERT_TRUE(installed_pools::release(allocate(4 * kGranule)));
+  ASSERT_GT(pool_->statistics().committed_bytes, 0u);
+  installed_pools::install(kOrdinal, nullptr);
+  EXPECT_EQ(installed_pools::trim(), 4 * kGranule);
+  EXPECT_EQ(pool_->statistics().committed_bytes, 0u);
+}
+
+TEST_F(InstalledPoolsTest, AnAllocationAndATrimThatFailAreSilent) {
+  const testing::CapturedLog log;
+  const StreamHandle stream = device_->simulated_streams().create_stream();
+  device_->fail(DeviceCall::reserve);  // of the stream's lane
+  EXPECT_EQ(allocate(1000, stream), 0u);
+  EXPECT_EQ(outcome_, AllocationOutcome::out_of_memory);
+  device_->recover();
+  ASSERT_TRUE(installed_pools::release(allocate(kGranule)));
+  device_->fail(DeviceCall::decommit);
+  EXPECT_EQ(installed_pools::trim(), 0u);
+  device_->recover();
+  EXPECT_EQ(log.records().size(), 0u);
+}
+
+TEST_F(InstalledPoolsTest, AFractionOfTheDeviceIsRefusedWithTheRemedy) {
+  installed_pools::require_whole_device(1, kOrdinal);
+  const std::string message =
+      message_of<std::invalid_argument>([] { installed_pools::require_whole_device(0.5, kOrdinal); });
+  EXPECT_NE(message.find("device 5"), std::string::npos) << message;
+  EXPECT_NE(message.find("got 0.5"), std::string::npos) << message;
+  EXPECT_NE(message.find("max_bytes"), std::string::npos) << message;
 }
 
 TEST_F(InstalledPoolsTest, FailuresAreAnAddressOfZeroAndAnErrorOnRequest) {

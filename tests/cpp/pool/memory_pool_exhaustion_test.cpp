@@ -20,6 +20,7 @@ namespace {
 
 using testing::CapturedLog;
 using testing::expect_identities;
+using testing::kGranule;
 using testing::LogRecord;
 using testing::message_of;
 
@@ -215,6 +216,27 @@ TEST_F(MemoryPoolExhaustionTest, NothingIsLoggedWhenSwitchedOff) {
   MemoryPool& pool = build(kMiB, 1);
   EXPECT_TRUE(pool.release(pool.allocate(2 * kMiB)));
   EXPECT_TRUE(log.records().empty());
+}
+
+TEST_F(MemoryPoolExhaustionTest, WhatIsHeldOfTheDeviceIsCountedInHeapsAndOutside) {
+  MemoryPool& pool = build(4 * kGranule, 1);
+  const Allocation first = pool.allocate(2 * kGranule);
+  const Allocation outside = pool.allocate(5 * kGranule);
+  EXPECT_EQ(pool.statistics().reserved_bytes, 7 * kGranule);
+  EXPECT_EQ(pool.statistics().device_allocations, 2u);
+  EXPECT_TRUE(pool.release(outside));
+  EXPECT_TRUE(pool.release(first));
+  EXPECT_EQ(pool.statistics().reserved_bytes, 2 * kGranule);
+  EXPECT_EQ(pool.trim(), 2 * kGranule);
+  PoolStatistics now = pool.statistics();
+  EXPECT_EQ(now.reserved_bytes, 0u);
+  EXPECT_EQ(now.peak_reserved_bytes, 7 * kGranule);
+  EXPECT_EQ(now.device_frees, 2u);
+  pool.reset_statistics();
+  now = pool.statistics();
+  EXPECT_EQ(now.peak_reserved_bytes, 0u);
+  EXPECT_EQ(now.device_allocations + now.device_frees, 0u);
+  expect_identities(pool);
 }
 
 TEST_F(MemoryPoolExhaustionTest, DisabledPoolServesEverythingAsACountedFallback) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,18 @@ def is_fake() -> bool:
 def _a_real_gpu() -> None:
     if is_fake():
         pytest.skip("NO GPU BEHIND THIS DRIVER: kernels and other libraries are not tested")
+
+
+@pytest.fixture
+def run() -> Callable[[str], str]:
+    """Run Python code in a process of its own; gives what it prints."""
+
+    def run_script(script: str) -> str:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run_script
 
 
 @pytest.fixture

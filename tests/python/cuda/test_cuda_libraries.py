@@ -1,6 +1,6 @@
 """Libraries on a GPU with their memory in a pool, as their users use them.
 
-PyTorch's allocator and Numba's manager are chosen once a process: those run in processes of their own.
+What a library chooses once a process is chosen in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,155 +13,14 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tierpool import MemoryPool
 
+    Run = Callable[[str], str]
+
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
-
-
-def run(script: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    buffer = device_pool.allocate(4096)
-    tensor = torch.from_dlpack(buffer).view(torch.float32)
-    tensor.fill_(1.5)
-    torch.cuda.synchronize()
-    found = np.zeros(1024, np.float32)
-    buffer.copy_to(found)
-    assert found.tolist() == [1.5] * 1024
-    assert torch.as_tensor(buffer, device="cuda").data_ptr() == buffer.address
-    with torch.cuda.stream(torch.cuda.Stream()):
-        torch.from_dlpack(buffer).add_(1)
-
-
-def test_torch_pinned_staging(pinned_pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from tierpool.integrations.torch import pinned_empty, release
-
-    stream = torch.cuda.Stream()
-    batch = pinned_empty((64, 1024), torch.float32, pinned_pool)
-    assert batch.is_pinned()
-    batch.fill_(2)
-    with torch.cuda.stream(stream):
-        on_gpu = batch.to("cuda", non_blocking=True)
-    release(batch, after=stream)
-    del batch
-    stream.synchronize()
-    assert on_gpu.sum().item() == 2 * 64 * 1024
-    with pytest.raises(ValueError, match="that pinned_empty"):
-        release(on_gpu)
-
-
-INSTALL = """
-import torch, tierpool
-from tierpool.integrations.torch import install
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=1024, num_heaps=1, warmup_sizes=[], {settings})
-install(pool)
-"""
-
-
-def test_torch_installed() -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    printed = run(
-        INSTALL.format(settings="")
-        + """
-x = torch.ones(1000, 1000, device="cuda", requires_grad=True)
-(x @ x).sum().backward()
-assert x.grad.sum().item() == 2 * 1000**3, x.grad.sum().item()
-side = torch.cuda.Stream()
-with torch.cuda.stream(side):
-    y = torch.full((1 << 20,), 3.0, device="cuda")
-y.record_stream(torch.cuda.current_stream())
-torch.cuda.current_stream().wait_stream(side)
-assert y.sum().item() == 3 << 20
-assert pool.memory_stats()["allocated_bytes.all.current"] >= 12_000_000
-print(pool.get_statistics().total_allocations > 5)
-"""
-    )
-    assert printed.split() == ["True"]
-
-
-def test_torch_installed_says_when_memory_is_out() -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    printed = run(
-        INSTALL.format(settings="on_exhaustion='raise'")
-        + """
-try:
-    torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
-except (RuntimeError, MemoryError) as error:
-    print("2147483648" in str(error) or str(error))
-print(torch.ones(8, device="cuda").sum().item())
-"""
-    )
-    assert printed.split() == ["True", "8.0"]
-
-
-def test_torch_installed_too_late() -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    run(
-        """
-import torch, tierpool
-from tierpool.integrations.torch import install
-torch.ones(1, device="cuda")
-try:
-    install(tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[]))
-except RuntimeError as error:
-    assert "before the first CUDA tensor" in str(error), error
-else:
-    raise SystemExit("no error")
-"""
-    )
-
-
-def test_torch_uses_a_pool_for_segments() -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    run(
-        """
-import torch, tierpool
-from tierpool.integrations.torch import forget, use
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[], on_exhaustion="raise")
-with use(pool):
-    x = torch.ones(8 << 20, device="cuda")
-assert pool.get_statistics().used_capacity_mb >= 32
-outside = torch.ones(64 << 20, device="cuda")
-assert pool.get_statistics().used_capacity_mb < 256
-with use(pool):
-    try:
-        torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    except torch.OutOfMemoryError:
-        pass
-    else:
-        raise SystemExit("more memory than the pool has")
-assert x.sum().item() == 8 << 20
-assert torch.cuda.memory_stats()["allocated_bytes.all.current"] >= 32 << 20
-del x
-forget(pool)
-assert pool.get_statistics().used_capacity_mb == 0, pool.get_statistics()
-"""
-    )
-
-
-def test_torch_graphs_in_a_pool() -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    run(
-        """
-import torch, tierpool
-from tierpool.integrations.torch import use
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[])
-with use(pool):
-    x = torch.ones(1 << 20, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        y = x * 2 + 1
-x.fill_(4)
-graph.replay()
-assert y.sum().item() == 9 << 20
-"""
-    )
 
 
 def test_cupy(device_pool: MemoryPool) -> None:
@@ -182,7 +41,56 @@ def test_cupy(device_pool: MemoryPool) -> None:
     cupy.cuda.Device().synchronize()
 
 
-def test_numba() -> None:
+def test_cupy_installed(run: Run) -> None:
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    run(
+        """
+import cupy, tierpool
+from tierpool.integrations.cupy import install
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[])
+install(pool)
+array = cupy.arange(1 << 16, dtype=cupy.float64)
+assert pool.get_statistics().active_allocations >= 1
+assert float(array.sum()) == sum(range(1 << 16))
+try:
+    cupy.zeros(1 << 28)
+except MemoryError as error:
+    assert str(1 << 31) in str(error), error
+else:
+    print("from the device")
+del array
+cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
+assert cupy.ones(8).sum() == 8
+if cupy.cuda.runtime.getDeviceCount() > 1:
+    install(pool)
+    with cupy.cuda.Device(1):
+        try:
+            cupy.zeros(8)
+        except RuntimeError as error:
+            assert "cuda:1" in str(error), error
+        else:
+            raise SystemExit("memory of the wrong GPU")
+"""
+    )
+
+
+def test_numba_loads_the_plugin_by_itself(run: Run) -> None:
+    pytest.importorskip("numba.cuda", reason="Numba's CUDA target is not installed")
+    run(
+        """
+import os
+os.environ["NUMBA_CUDA_MEMORY_MANAGER"] = "tierpool.integrations.numba"
+import numpy
+from numba import cuda
+from tierpool.integrations import numba as plugin
+array = cuda.to_device(numpy.arange(1000, dtype=numpy.float32))
+assert plugin._own_pool(0).get_statistics().active_allocations == 1
+assert array.copy_to_host().sum() == 499500
+"""
+    )
+
+
+def test_numba(run: Run) -> None:
     pytest.importorskip("numba.cuda", reason="Numba's CUDA target is not installed")
     run(
         """
@@ -212,6 +120,40 @@ def test_triton(device_pool: MemoryPool) -> None:
     assert device_pool.get_statistics().active_allocations == 1
     del scratch
     assert device_pool.get_statistics().active_allocations == 0
+
+
+def test_triton_kernel_scratch(tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    script = tmp_path / "scratch.py"  # Triton reads a kernel's source
+    script.write_text(
+        """
+import torch, triton, triton.language as tl, tierpool
+from tierpool.integrations.triton import allocator
+
+@triton.jit
+def double(data, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    # A descriptor made on the device is what takes scratch memory.
+    row, column = tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS
+    whole = tl.make_tensor_descriptor(data, shape=[rows, columns], strides=[columns, 1], block_shape=[ROWS, COLUMNS])
+    whole.store([row, column], whole.load([row, column]) * 2)
+
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[])
+triton.set_allocator(allocator(pool))
+x = torch.arange(256 * 256, dtype=torch.float32, device="cuda").view(256, 256)
+expected = x * 2
+double[(8, 8)](x, 256, 256, ROWS=32, COLUMNS=32)
+assert torch.equal(x, expected)
+statistics = pool.get_statistics()
+print("scratch", statistics.total_allocations, statistics.active_allocations)
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, allocations, live = done.stdout.split()
+    if int(allocations) == 0:
+        pytest.skip("THIS TRITON TAKES NO SCRATCH MEMORY FOR DESCRIPTORS")
+    assert int(live) == 0
 
 
 def test_jax(device_pool: MemoryPool) -> None:

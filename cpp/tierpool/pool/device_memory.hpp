@@ -1,0 +1,49 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace tierpool {
+
+/// Bytes taken from somewhere, and the most they ever were since reset. Thread-safe.
+class UsedBytes {
+ public:
+  void add(std::uint64_t bytes) noexcept;
+  void subtract(std::uint64_t bytes) noexcept { used_.fetch_sub(bytes, std::memory_order_relaxed); }
+  /// Never more than peak() read afterwards.
+  [[nodiscard]] std::uint64_t used() noexcept;
+  /// May fall below used() while reset_peak() runs.
+  [[nodiscard]] std::uint64_t peak() const noexcept { return peak_.load(std::memory_order_relaxed); }
+  void reset_peak() noexcept;
+
+ private:
+  void raise_peak(std::uint64_t used) noexcept;
+
+  std::atomic<std::uint64_t> used_{0};
+  std::atomic<std::uint64_t> peak_{0};
+};
+
+/// What a pool holds of its device, in heaps and outside, and how often it asked. Thread-safe.
+class DeviceMemory {
+ public:
+  UsedBytes bytes;  ///< whole granules of heaps, and allocations outside them
+
+  void took(std::uint64_t taken_bytes) noexcept {
+    bytes.add(taken_bytes);
+    allocations_.fetch_add(1, std::memory_order_relaxed);
+  }
+  void gave_back(std::uint64_t given_bytes) noexcept {
+    bytes.subtract(given_bytes);
+    frees_.fetch_add(1, std::memory_order_relaxed);
+  }
+  /// Calls since reset.
+  [[nodiscard]] std::uint64_t allocations() const noexcept { return allocations_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t frees() const noexcept { return frees_.load(std::memory_order_relaxed); }
+  void reset() noexcept;
+
+ private:
+  std::atomic<std::uint64_t> allocations_{0};
+  std::atomic<std::uint64_t> frees_{0};
+};
+
+}  // namespace tierpool
