@@ -10,6 +10,7 @@
 #include "bindings.hpp"
 #include "buffer_type.hpp"
 #include "gil.hpp"
+#include "memory_end.hpp"
 #include "pool_calls.hpp"
 #include "python_log_sink.hpp"
 #include "tierpool/base/errors.hpp"
@@ -53,7 +54,7 @@ WarmupReport warm_up(const PoolPointer& pool, const std::vector<std::uint64_t>& 
 PoolPointer make_pool(const std::string& device, const PoolConfig& config) {
   const LogDelivery logs;
   const WithoutGil without_gil;
-  return MemoryPool::create(config, make_device(device));
+  return ending_without_gil(MemoryPool::create(config, make_device(device)));
 }
 
 std::optional<std::uint64_t> parse_optional_bytes(const py::object& value, const char* name) {

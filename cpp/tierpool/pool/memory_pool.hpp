@@ -120,6 +120,13 @@ class MemoryPool {
   void allocate_batch(std::span<const std::uint64_t> sizes, std::vector<Allocation>& batch);
   /// Takes memory back. False for an allocation that is not live in this pool; nothing changes then.
   [[nodiscard]] bool release(const Allocation& allocation) noexcept;
+  /// As release() of a buffer, if one of the calling thread's magazines takes it: never blocks. False, and nothing has
+  /// changed, otherwise.
+  [[nodiscard]] bool release_to_magazine(const Allocation& allocation) noexcept;
+  /// Whether its release may have to wait for the device, which a fallback goes back to, and a closed pool's heaps.
+  [[nodiscard]] bool release_may_wait(const Allocation& allocation) const noexcept {
+    return allocation.is_fallback() || is_closed();
+  }
   /// As release() for each; returns how many were live.
   std::size_t release_batch(std::span<const Allocation> batch) noexcept;
 

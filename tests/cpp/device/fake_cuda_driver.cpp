@@ -1,10 +1,54 @@
+#include <chrono>
+#include <condition_variable>
+
 #include "device/fake_cuda_state.hpp"
 
 // How tests steer it, its devices and its contexts. The driver's own names, hence none of ours.
 
 namespace tierpool::testing {
 
+namespace {
+
+/// Where waits for a device stand, without the lock of the state.
+class Gate {
+ public:
+  void hold(bool held) {
+    const std::lock_guard lock(mutex_);
+    held_ = held;
+    opened_.notify_all();
+  }
+  /// False when it stayed shut.
+  [[nodiscard]] bool pass() {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    const bool opened = opened_.wait_for(lock, std::chrono::minutes(1), [this] { return !held_; });
+    --waiting_;
+    return opened;
+  }
+  [[nodiscard]] int waiting() {
+    const std::lock_guard lock(mutex_);
+    return waiting_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool held_ = false;
+  int waiting_ = 0;
+};
+
+// Leaked, as the state is.
+Gate& gate() {
+  static auto* instance = new Gate;
+  return *instance;
+}
+
+}  // namespace
+
 extern "C" {
+
+void fake_cuda_hold_waits(bool hold) { gate().hold(hold); }
+int fake_cuda_waiting_count() { return gate().waiting(); }
 
 void fake_cuda_restart() {
   const std::lock_guard lock(state().mutex);
@@ -189,9 +233,10 @@ CuResult cuCtxGetDevice(CuDevice* device) {
   return kCuSuccess;
 }
 CuResult cuCtxSynchronize() {
+  const bool opened = gate().pass();
   FAKE_CUDA_BEGIN(begin_in_context, "cuCtxSynchronize")
   complete_all();
-  return kCuSuccess;
+  return opened ? kCuSuccess : misuse(kCuNotReady);
 }
 
 }  // extern "C"
