@@ -87,6 +87,12 @@ class MemoryPool {
   void require_stream(StreamHandle stream) const;
   /// Whether an allocation of `other` is one of this pool's, of whatever lane.
   [[nodiscard]] bool owns_lane(const MemoryPool& other) const noexcept { return other.lanes_ == lanes_; }
+  /// Lets what `later` is given from now on follow the work of this lane's stream so far. Blocks until the device has
+  /// nothing left to do where that stream has no name here: another thread's default stream, or one destroyed. Throws
+  /// DeviceError, also for a stream of another device.
+  void order_after_own(StreamHandle later);
+  /// This lane's stream by the name it has on the calling thread; the default stream where it has none.
+  [[nodiscard]] StreamHandle stream_here() const noexcept;
   /// The stream whose order this lane follows.
   [[nodiscard]] const StreamKey& stream() const noexcept { return stream_; }
   /// As release(), when the last use was enqueued on `stream`, or is ordered before its present end: at once if that is

@@ -8,6 +8,7 @@
 
 #include "tierpool/base/errors.hpp"
 #include "tierpool/base/thread_number.hpp"
+#include "tierpool/device/stream_order.hpp"
 #include "tierpool/pool/memory_pool.hpp"
 
 namespace tierpool {
@@ -98,6 +99,26 @@ MemoryPool* MemoryPool::add_lane(const StreamKey& stream, AllocationOutcome& ref
     return lanes_->add(stream, own(new MemoryPool(config, device_, lanes_, stream)));
   } catch (const std::exception&) {
     return nullptr;
+  }
+}
+
+StreamHandle MemoryPool::stream_here() const noexcept {
+  return is_stream_ordered_ && lanes_->events.is_reachable(stream_) ? stream_.handle : kDefaultStream;
+}
+
+void MemoryPool::order_after_own(StreamHandle later) {
+  StreamKey key;
+  if (!is_stream_ordered_ || key_of(later, key) != AllocationOutcome::served || key == stream_) {
+    return;
+  }
+  require_stream(later);
+  if (lanes_->events.is_reachable(stream_)) {
+    order_after(*device_->streams(), later, stream_.handle);
+  } else if (!lanes_->events.wait_for_device()) {
+    throw DeviceError("Cannot order stream " + std::to_string(later) + " after the work of memory of device '" +
+                      device_->name() +
+                      "', whose stream is another thread's or gone, nor wait for the device: it has "
+                      "failed, or one of its streams is being captured");
   }
 }
 
