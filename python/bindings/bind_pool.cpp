@@ -154,7 +154,8 @@ void bind_pool(py::module_& module) {
           },
           "Refuse new work and report what is still live; its memory goes with its last user. Never raises for that.")
       .def_property_readonly(
-          "closed", [](const PoolPointer& pool) { return pool->is_closed(); }, "Whether close() was called.")
+          "closed", [](const PoolPointer& pool) { return pool->is_closed(); },
+          "Whether close() was called, or the device did not survive a fork.")
       .def_property_readonly(
           "device", [](const PoolPointer& pool) { return pool->device().name(); }, "Name of the device.")
       .def_property_readonly(

@@ -81,6 +81,14 @@ void require_one_device(const CopyEnd& destination, const CopyEnd& source, Strea
                     "the stream out");
 }
 
+void require_devices(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes) {
+  for (const CopyEnd* end : {&destination, &source}) {
+    if (end->pool != nullptr && end->pool->is_closed()) {
+      end->pool->require_device("copy " + std::to_string(bytes) + " bytes");
+    }
+  }
+}
+
 }  // namespace
 
 void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes,
@@ -88,6 +96,7 @@ void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_
   if (bytes == 0) {
     return;
   }
+  require_devices(destination, source, bytes);
   const CopyEnd& running = running_end(destination, source);
   DeviceStreams* streams = running.streams();
   const bool both_on_host = destination.is_on_host() && source.is_on_host();

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -61,7 +62,8 @@ using WarmupProgress = std::function<void(std::uint64_t done_bytes, std::uint64_
 ///
 /// Every call is thread-safe. Allocations may be released from any thread, also after close(); whoever holds one also
 /// holds the pool. One allocation is not to be released by two threads at once. Records are logged with no lock held.
-/// Safe over fork, if its device is.
+/// Safe over fork. In a child whose device does not survive it, new work is refused by DeviceError; what is live may be
+/// released.
 class MemoryPool {
  public:
   /// Reserves the heaps and warms them up. Throws ConfigError, InitializationError.
@@ -158,7 +160,10 @@ class MemoryPool {
   std::uint64_t trim();
   /// Refuses new work and logs what is still live. Memory goes with the last allocation. Idempotent.
   void close();
+  /// Also in a forked child that has lost the device.
   [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+  /// Throws DeviceError in a forked child that has lost the device: "Cannot `what`: ...".
+  void require_device(std::string_view what) const;
 
   [[nodiscard]] PoolStatistics statistics() const;
   [[nodiscard]] std::vector<HeapStatistics> heaps() const;
@@ -292,6 +297,7 @@ class MemoryPool {
   PoolLog log_;
 
   std::atomic<bool> closed_{false};
+  bool lost_device_ = false;            // set by a fork, when no other thread is there
   std::atomic<std::uint32_t> turn_{0};  // a hint: threads may take the same one
 
   // trim() holds free blocks back for a moment: a request that finds none waits here and tries once more. No
