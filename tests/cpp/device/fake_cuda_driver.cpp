@@ -58,7 +58,7 @@ void fake_cuda_restart() {
   now.hold_work = false;
   now.failures.clear();
   now.calls.clear();
-  now.primary = {{{0, false}, {1, false}}};
+  now.primary = {now.add_context(0), now.add_context(1)};
   now.retained = {};
   now.misuse_count = 0;
 }
@@ -71,7 +71,10 @@ void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std:
 void fake_cuda_reset_device(int device) {
   const std::lock_guard lock(state().mutex);
   State& now = state();
-  now.primary[static_cast<std::size_t>(device)].destroyed = true;
+  Context*& primary = now.primary[static_cast<std::size_t>(device)];
+  primary->destroyed = true;
+  primary = now.add_context(device);
+  now.retained[static_cast<std::size_t>(device)] = 0;
   now.used[static_cast<std::size_t>(device)] = 0;
   for (const auto& [address, bytes] : now.reserved) {
     munmap(at(address), bytes);
@@ -83,6 +86,9 @@ void fake_cuda_reset_device(int device) {
   now.mappings.clear();
   now.handles.clear();
   now.blocks.clear();
+  now.registered.clear();
+  now.copies_made += now.copies.size();
+  now.copies.clear();
 }
 void fake_cuda_hold_work(bool hold) {
   const std::lock_guard lock(state().mutex);
@@ -90,12 +96,11 @@ void fake_cuda_hold_work(bool hold) {
 }
 CuContext fake_cuda_create_context(int device) {
   const std::lock_guard lock(state().mutex);
-  state().contexts.push_back(new Context{device, false});
-  return state().contexts.back();
+  return state().add_context(device);
 }
 std::uint64_t fake_cuda_create_stream(int device) {
   const std::lock_guard lock(state().mutex);
-  Context* context = &state().primary[static_cast<std::size_t>(device)];
+  Context* context = state().primary[static_cast<std::size_t>(device)];
   state().streams.push_back(new Stream{context, state().next_stream_id++, false, false});
   return address_of(state().streams.back());
 }
@@ -200,7 +205,7 @@ CuResult cuDevicePrimaryCtxGetState(CuDevice device, unsigned* flags, int* activ
 CuResult cuDevicePrimaryCtxRetain(CuContext* context, CuDevice device) {
   FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxRetain")
   ++state().retained[static_cast<std::size_t>(device)];
-  *context = &state().primary[static_cast<std::size_t>(device)];
+  *context = state().primary[static_cast<std::size_t>(device)];
   return kCuSuccess;
 }
 CuResult cuDevicePrimaryCtxRelease_v2(CuDevice device) {
