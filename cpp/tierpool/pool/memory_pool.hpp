@@ -120,7 +120,7 @@ class MemoryPool {
   /// At least `bytes` from a heap or, by on_exhaustion, from the device. Zero bytes take one unit.
   /// Throws OutOfMemoryError, PoolClosedError, std::invalid_argument for the alignment.
   [[nodiscard]] Allocation allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
-  /// From a heap or not at all. Throws PoolClosedError, std::invalid_argument.
+  /// From a heap or not at all: waits for no stream. Throws PoolClosedError, std::invalid_argument.
   [[nodiscard]] std::optional<Allocation> try_allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
   /// One allocation a size, or none at all and OutOfMemoryError; what was undone is counted nowhere but as exhaustion.
   [[nodiscard]] std::vector<Allocation> allocate_batch(std::span<const std::uint64_t> sizes);

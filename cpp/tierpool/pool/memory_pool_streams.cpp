@@ -175,7 +175,8 @@ AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& requ
         return reclaim(plan.exact_bytes, true);
     }
   };
-  for (int step = 0; step < 4; ++step) {
+  const int steps = request.heaps_only ? 2 : 4;  // who asks for no more than heaps have does not wait
+  for (int step = 0; step < steps; ++step) {
     if (!has_relieved(step)) {
       continue;
     }
