@@ -3,10 +3,12 @@
 #include <atomic>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "buffer_batch.hpp"
+#include "gil.hpp"
 #include "guarded.hpp"
 #include "held_value.hpp"
 
@@ -44,6 +46,10 @@ BufferBatch::~BufferBatch() {
 }
 
 void BufferBatch::release_unmade() noexcept {
+  std::optional<WithoutGilIfHeld> without_gil;
+  if (pool_->is_closed()) {  // its heaps go with the last allocation, which waits for the device
+    without_gil.emplace();
+  }
   if (items_.empty()) {
     pool_->release_batch(allocations_);
     return;

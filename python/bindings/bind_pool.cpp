@@ -10,6 +10,7 @@
 #include "bindings.hpp"
 #include "buffer_type.hpp"
 #include "gil.hpp"
+#include "memory_end.hpp"
 #include "pool_calls.hpp"
 #include "python_log_sink.hpp"
 #include "tierpool/base/errors.hpp"
@@ -53,7 +54,7 @@ WarmupReport warm_up(const PoolPointer& pool, const std::vector<std::uint64_t>& 
 PoolPointer make_pool(const std::string& device, const PoolConfig& config) {
   const LogDelivery logs;
   const WithoutGil without_gil;
-  return MemoryPool::create(config, make_device(device));
+  return ending_without_gil(MemoryPool::create(config, make_device(device)));
 }
 
 std::optional<std::uint64_t> parse_optional_bytes(const py::object& value, const char* name) {
@@ -153,7 +154,8 @@ void bind_pool(py::module_& module) {
           },
           "Refuse new work and report what is still live; its memory goes with its last user. Never raises for that.")
       .def_property_readonly(
-          "closed", [](const PoolPointer& pool) { return pool->is_closed(); }, "Whether close() was called.")
+          "closed", [](const PoolPointer& pool) { return pool->is_closed(); },
+          "Whether close() was called, or the device did not survive a fork.")
       .def_property_readonly(
           "device", [](const PoolPointer& pool) { return pool->device().name(); }, "Name of the device.")
       .def_property_readonly(

@@ -7,6 +7,7 @@
 #include "buffer_streams.hpp"
 #include "gil.hpp"
 #include "guarded.hpp"
+#include "held_buffer.hpp"
 #include "python_log_sink.hpp"
 #include "stream_argument.hpp"
 #include "tierpool/base/address.hpp"
@@ -15,26 +16,29 @@
 namespace tierpool::bindings {
 namespace {
 
-/// Keeps a buffer's memory where it is: a release by another thread is refused meanwhile.
+/// In which stream's order, and beginning where in the buffer.
+struct CopyOptions {
+  std::optional<StreamHandle> stream;
+  std::uint64_t offset_bytes = 0;
+};
+
+/// A buffer whose memory stays where it is meanwhile.
 class BufferEnd {
  public:
-  explicit BufferEnd(PyObject* object) : view_(py::reinterpret_borrow<py::object>(object)) {
-    if (!begin_view(buffer())) {
-      check_not_given_up(buffer());  // throws
-    }
-  }
-  ~BufferEnd() { end_view(buffer_object(view_)); }
-  BufferEnd(const BufferEnd&) = delete;
-  BufferEnd& operator=(const BufferEnd&) = delete;
+  explicit BufferEnd(PyObject* object) : held_(buffer_object(object)) {}
 
-  [[nodiscard]] BufferObject& buffer() const noexcept { return buffer_object(view_); }
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return buffer().nbytes; }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return held_.buffer().nbytes; }
   [[nodiscard]] CopyEnd end() const noexcept {
-    return {buffer().address, &memory_of(buffer()).pool(), own_stream(buffer())};
+    return {.address = held_.buffer().address, .pool = &memory_of(held_.buffer()).pool()};
+  }
+  void prepare(const CopyOptions& options) const {
+    if (options.stream) {
+      keep_for_stream(held_.buffer(), *options.stream);
+    }
   }
 
  private:
-  const py::object view_;
+  const HeldBuffer held_;  // whose object the caller's arguments keep alive
 };
 
 /// The bytes of any object that offers them in one piece.
@@ -54,6 +58,7 @@ class PageableEnd {
 
   [[nodiscard]] std::uint64_t bytes() const noexcept { return static_cast<std::uint64_t>(view_.len); }
   [[nodiscard]] CopyEnd end() const noexcept { return {.address = address_of(view_.buf)}; }
+  void prepare(const CopyOptions& /*options*/) const noexcept {}  // has been read or written on return
 
  private:
   Py_buffer view_{};
@@ -67,12 +72,6 @@ struct Direction {
 
 constexpr Direction kFrom{"copy_from", "source", true};
 constexpr Direction kTo{"copy_to", "destination", false};
-
-/// In which stream's order, and beginning where in the buffer.
-struct CopyOptions {
-  std::optional<StreamHandle> stream;
-  std::uint64_t offset_bytes = 0;
-};
 
 void check_fits(const Direction& direction, std::uint64_t bytes, std::uint64_t capacity, std::uint64_t offset_bytes) {
   if (offset_bytes > capacity || bytes > capacity - offset_bytes) {
@@ -89,6 +88,9 @@ void run(const Direction& direction, const BufferEnd& self, const Other& other, 
   CopyEnd own = self.end();
   own.address += options.offset_bytes;
   const CopyEnd foreign = other.end();
+  // Before anything is enqueued: what fails half-way is under way, too.
+  self.prepare(options);
+  other.prepare(options);
   const LogDelivery logs;
   const WithoutGil without_gil;
   copy_memory(direction.into_self ? own : foreign, direction.into_self ? foreign : own, bytes, options.stream);
@@ -118,16 +120,9 @@ py::object copy(const Direction& direction, PyObject* self, PyObject* arguments,
   const CopyOptions options = parse_options(stream, offset_bytes);
   const BufferEnd own(self);
   if (is_buffer(other)) {
-    const BufferEnd foreign(other);
-    run(direction, own, foreign, options);
-    if (options.stream) {
-      keep_for_stream(foreign.buffer(), *options.stream);
-    }
+    run(direction, own, BufferEnd(other), options);
   } else {
     run(direction, own, PageableEnd(other, !direction.into_self, direction.function), options);
-  }
-  if (options.stream) {
-    keep_for_stream(own.buffer(), *options.stream);
   }
   return py::none();
 }

@@ -42,7 +42,7 @@ PyObject* get_cuda_interface(PyObject* self, void* /*closure*/) {
     if (buffer.nbytes == 0) {
       interface["data"] = py::make_tuple(0, false);
     }
-    const StreamHandle stream = own_stream(buffer);
+    const StreamHandle stream = stream_to_follow(buffer);
     interface["stream"] = stream == kDefaultStream ? kLegacyStream : stream;  // 0 is forbidden there
     return interface;
   });

@@ -1,28 +1,43 @@
 #include "buffer_streams.hpp"
 
-#include "tierpool/device/stream_order.hpp"
+#include "gil.hpp"
+#include "held_buffer.hpp"
 
 namespace tierpool::bindings {
 
-StreamHandle own_stream(const BufferObject& buffer) noexcept {
-  const StreamKey& stream = memory_of(buffer).pool().stream();
-  return stream == kHostOrder ? kDefaultStream : stream.handle;
+namespace {
+
+void order_after_own(MemoryPool& pool, StreamHandle later) {
+  if (pool.stream_here() == pool.stream().handle) {
+    pool.order_after_own(later);
+    return;
+  }
+  const WithoutGil without_gil;  // it waits for the device
+  pool.order_after_own(later);
 }
 
-void keep_for_stream(BufferObject& buffer, StreamHandle stream) {
-  if (memory_of(buffer).pool().device().streams() != nullptr) {
-    memory_of(buffer).record_stream(stream);
-  }
+}  // namespace
+
+StreamHandle stream_to_follow(BufferObject& buffer) {
+  const HeldBuffer held(buffer);
+  MemoryPool& pool = memory_of(buffer).pool();
+  const StreamHandle stream = pool.stream_here();
+  order_after_own(pool, stream);
+  return stream;
 }
 
 void show_to_stream(BufferObject& buffer, StreamHandle stream) {
-  DeviceStreams* streams = memory_of(buffer).pool().device().streams();
-  const StreamHandle own = own_stream(buffer);
-  if (streams == nullptr || streams->stream_id(own) == streams->stream_id(stream)) {
-    return;
-  }
-  order_after(*streams, stream, own);
+  const HeldBuffer held(buffer);
+  order_after_own(memory_of(buffer).pool(), stream);
   memory_of(buffer).record_stream(stream);
+}
+
+void keep_for_stream(BufferObject& buffer, StreamHandle stream) {
+  MemoryPool& pool = memory_of(buffer).pool();
+  if (pool.device().streams() != nullptr) {
+    pool.require_stream(stream);
+    memory_of(buffer).record_stream(stream);
+  }
 }
 
 }  // namespace tierpool::bindings

@@ -13,6 +13,7 @@
 #include "dlpack_export.hpp"
 #include "gil.hpp"
 #include "guarded.hpp"
+#include "memory_end.hpp"
 #include "stream_argument.hpp"
 #include "tierpool/base/address.hpp"
 
@@ -24,7 +25,9 @@ PyTypeObject* buffer_type = nullptr;
 BufferObject& self_of(PyObject* self) noexcept { return *reinterpret_cast<BufferObject*>(self); }
 
 void let_go(BufferObject& buffer) noexcept {
-  buffer.memory = Buffer();  // also lets go of the pool, which a kept handle must not hold
+  Buffer memory = std::move(buffer.memory);  // other threads may run meanwhile
+  buffer.memory = Buffer();                  // lets go of the pool, which a kept handle must not hold
+  give_back(memory);
   if (buffer.shared != nullptr) {
     std::exchange(buffer.shared, nullptr)->remove_owner();
   }
@@ -50,6 +53,7 @@ void dealloc(PyObject* self) {
   if (buffer.shared != nullptr) [[unlikely]] {
     buffer.shared->remove_owner();
   }
+  give_back(buffer.memory);
   buffer.memory.~Buffer();
   PyTypeObject* type = Py_TYPE(self);
   if (type != buffer_type || !recycle(self)) [[unlikely]] {
@@ -364,7 +368,7 @@ void give_up(BufferObject& buffer, py::handle stream) {
   const StreamHandle handle = parse_stream(stream);
   memory_of(buffer).pool().require_stream(handle);
   if (buffer.views.give_up()) {
-    memory_of(buffer).release(handle);
+    give_back(memory_of(buffer), handle);
     let_go(buffer);
   }
 }

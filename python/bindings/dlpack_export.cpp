@@ -26,6 +26,7 @@ py::object export_dlpack(BufferObject& buffer, const DlpackArguments& arguments)
   check_not_given_up(buffer);  // again: comparing the arguments may run code that releases the buffer
   if (request.stream) {
     show_to_stream(buffer, *request.stream);
+    check_not_given_up(buffer);  // other threads may have run
   }
   const DlpackTensor bytes{
       .address = buffer.address, .place = place, .shape = {static_cast<std::int64_t>(buffer.nbytes)}};

@@ -6,11 +6,12 @@
 #include "bindings.hpp"
 #include "buffer_type.hpp"
 #include "dlpack_capsule.hpp"
+#include "memory_end.hpp"
 #include "tierpool/pool/buffer.hpp"
 
 namespace tierpool::bindings {
 
-/// One allocation owned by a Python buffer and its DLPack exports together. Knows no Python: the last owner may let go
+/// One allocation owned by a Python buffer and its DLPack exports together. Needs no Python: the last owner may let go
 /// on any thread, without the GIL, after finalisation.
 class SharedBuffer {
  public:
@@ -28,7 +29,7 @@ class SharedBuffer {
   [[nodiscard]] Buffer& memory() noexcept { return memory_; }
 
  private:
-  ~SharedBuffer() = default;
+  ~SharedBuffer() { give_back(memory_); }
 
   Buffer memory_;
   std::atomic<int> owner_count_{1};

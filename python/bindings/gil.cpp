@@ -13,6 +13,12 @@ namespace {
 
 }  // namespace
 
+// PyGILState_Check() says yes to any thread after finalisation, or once there was a second interpreter.
+bool holds_gil() noexcept {
+  const PyThreadState* own = PyGILState_GetThisThreadState();
+  return own != nullptr && own == py::detail::get_thread_state_unchecked();
+}
+
 void take_gil_back(PyThreadState* state) noexcept {
   try {
     PyEval_RestoreThread(state);

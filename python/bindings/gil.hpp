@@ -14,6 +14,9 @@ void take_gil_back(PyThreadState* state) noexcept;
 [[nodiscard]] PyObject* call_python(py::handle callable, const py::tuple& arguments,
                                     PyObject* keywords = nullptr) noexcept;
 
+/// Whether the calling thread has the GIL; also to be asked when there is no Python any more.
+[[nodiscard]] bool holds_gil() noexcept;
+
 /// Lets the GIL go for as long as it lives.
 class WithoutGil {
  public:
@@ -21,6 +24,22 @@ class WithoutGil {
   ~WithoutGil() { take_gil_back(state_); }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+/// The same where it is not known whether the thread has it.
+class WithoutGilIfHeld {
+ public:
+  WithoutGilIfHeld() noexcept : state_(holds_gil() ? PyEval_SaveThread() : nullptr) {}
+  ~WithoutGilIfHeld() {
+    if (state_ != nullptr) {
+      take_gil_back(state_);
+    }
+  }
+  WithoutGilIfHeld(const WithoutGilIfHeld&) = delete;
+  WithoutGilIfHeld& operator=(const WithoutGilIfHeld&) = delete;
 
  private:
   PyThreadState* state_;

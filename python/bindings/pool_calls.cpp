@@ -196,12 +196,14 @@ PyMethodDef methods[] = {
      "Raises\n------\n"
      "OutOfMemoryError\n    When neither can serve it.\n"
      "PoolClosedError\n    After `close()`.\n"
-     "DeviceError\n    For what is no stream of the device, or one that is being captured into a graph.\n"
+     "DeviceError\n    For what is no stream of the device, or one that is being captured into a graph; in a forked "
+     "child,\n"
+     "    where CUDA does not work.\n"
      "TypeError, ValueError, OverflowError\n    For a bad size or alignment.\n\n"
      "Notes\n-----\nMay be called from any thread."},
     {"try_allocate", fastcall(try_allocate), METH_FASTCALL | METH_KEYWORDS,
      "try_allocate($self, /, size, alignment=256, stream=None)\n--\n\n"
-     "Memory from a heap, or None at once: no fallback, whatever `on_exhaustion` says.\n\n"
+     "Memory from a heap, or None: no fallback, whatever `on_exhaustion` says, and no wait for a stream.\n\n"
      "Parameters and errors are those of `allocate`, but for OutOfMemoryError. May be called from any thread."},
     {"allocate_batch", fastcall(allocate_batch), METH_FASTCALL | METH_KEYWORDS,
      "allocate_batch($self, /, sizes)\n--\n\n"

@@ -47,6 +47,14 @@ BufferPool::~BufferPool() {
   table_.drain([this](const Allocation& allocation) { static_cast<void>(source_->release(allocation)); });
 }
 
+void BufferPool::after_fork_in_child() {
+  if (!source_->device().survives_fork()) {
+    closed_ = true;  // what is free here is memory of the parent's
+    leases_directly_ = false;
+  }
+  lock_.unlock();
+}
+
 ReleaseOutcome BufferPool::release_locked(const Lease& lease) noexcept {
   if (!table_.is_live(lease)) {
     return table_.state_of(lease) == LeaseState::foreign ? ReleaseOutcome::foreign : ReleaseOutcome::stale;

@@ -129,6 +129,7 @@ class BufferPool {
   /// Frees memory that a second attempt may find. Whether one is worth it.
   [[nodiscard]] bool recover(const Shortage& shortage) noexcept;
 
+  void after_fork_in_child();
   [[nodiscard]] ReleaseOutcome release_locked(const Lease& lease) noexcept;
   [[nodiscard]] bool refuses_reset() const noexcept { return config_.checked && live_views_ != 0; }
   /// Counts a reset, with the lock held. What to log after it; usually nothing.
@@ -156,7 +157,8 @@ class BufferPool {
   bool closed_ = false;
   bool leases_directly_;  // neither closed nor to be filled
 
-  ForkHandler fork_handler_{ForkHandler::Rank::pool, [this] { lock_.lock(); }, [this] { lock_.unlock(); }};  // last
+  ForkHandler fork_handler_{ForkHandler::Rank::pool, [this] { lock_.lock(); }, [this] { lock_.unlock(); },
+                            [this] { after_fork_in_child(); }};  // last
 };
 
 }  // namespace tierpool

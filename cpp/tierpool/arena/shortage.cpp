@@ -36,6 +36,7 @@ void throw_shortage(const Shortage& shortage, const BufferPoolConfig& config, co
     what += " in " + std::to_string(shortage.request_count) + " buffers";
   }
   if (shortage.reason == Shortage::Reason::closed) {
+    source.require_device("allocate " + what);
     throw PoolClosedError("cannot allocate " + what + ": the buffer pool is closed; create a new BufferPool");
   }
   // A bare device has no heaps to speak of; a pool of heaps knows best what it lacks.

@@ -64,6 +64,7 @@ class CudaDevice final : public Device {
   /// Returns when the bytes have arrived.
   void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override;
   [[nodiscard]] std::string fault() const override { return fault_.text(); }
+  [[nodiscard]] bool survives_fork() const noexcept override { return false; }  // the driver does not
   [[nodiscard]] DeviceStreams* streams() noexcept override { return &streams_; }
 
  private:

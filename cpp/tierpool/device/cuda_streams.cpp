@@ -26,6 +26,10 @@ void CudaStreams::require_stream(StreamHandle stream) {
     context_.raise(what, "the context", scope.result());
   }
   if (stream <= kPerThreadStream) {
+    CuDevice device = 0;  // every context has these, unless it is gone
+    if (const CuResult result = call().ctx_get_device(&device); result != kCuSuccess) {
+      context_.raise(what, "cuCtxGetDevice", result);
+    }
     return;
   }
   CuContext owner = nullptr;

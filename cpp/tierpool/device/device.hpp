@@ -70,6 +70,9 @@ class Device {
   /// Why its last call that returned a failure did so, when that was no shortage of memory; empty otherwise.
   [[nodiscard]] virtual std::string fault() const { return {}; }
 
+  /// Whether a forked child can go on using it.
+  [[nodiscard]] virtual bool survives_fork() const noexcept { return true; }
+
   /// Its streams, which live as long as the device; null for one whose memory only the processor uses.
   [[nodiscard]] virtual DeviceStreams* streams() noexcept { return nullptr; }
 };

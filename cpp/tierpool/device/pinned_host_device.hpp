@@ -57,6 +57,7 @@ class PinnedHostDevice final : public Device {
 
   void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override;
   [[nodiscard]] std::string fault() const override { return fault_.text(); }
+  [[nodiscard]] bool survives_fork() const noexcept override { return false; }  // the driver does not
   [[nodiscard]] DeviceStreams* streams() noexcept override { return &streams_; }
 
  private:

@@ -33,6 +33,17 @@ class Buffer {
     }
   }
 
+  /// As release(), where that cannot block; else does nothing, and says so.
+  [[nodiscard]] bool release_at_once() noexcept {
+    if (allocation_ && !pool_->release_to_magazine(allocation_)) {
+      return false;
+    }
+    allocation_ = Allocation{};
+    return true;
+  }
+  /// Whether release() may have to wait for the device.
+  [[nodiscard]] bool may_wait() const noexcept { return allocation_ && pool_->release_may_wait(allocation_); }
+
   /// As MemoryPool::release() behind the work of a stream.
   void release(StreamHandle stream) noexcept {
     if (allocation_) {

@@ -2,10 +2,10 @@
 
 #include <cstring>
 #include <string>
+#include <string_view>
 
 #include "tierpool/base/address.hpp"
 #include "tierpool/base/errors.hpp"
-#include "tierpool/device/stream_order.hpp"
 
 namespace tierpool {
 namespace {
@@ -48,11 +48,43 @@ void enqueue(const CopyEnd& destination, const CopyEnd& source, std::uint64_t by
   }
 }
 
-void order_after_owners(DeviceStreams& streams, StreamHandle stream, const CopyEnd& destination,
+void order_after_owners(const MemoryPool& running, StreamHandle stream, const CopyEnd& destination,
                         const CopyEnd& source) {
   for (const CopyEnd* end : {&destination, &source}) {
-    if (!end->is_on_host() && end->stream != stream) {
-      order_after(streams, stream, end->stream);
+    if (end->is_on_host()) {
+      continue;
+    }
+    if (end->pool->device().name() == running.device().name()) {
+      end->pool->order_after_own(stream);
+    } else if (!end->streams()->synchronize_device()) {  // the handle means another stream there
+      throw DeviceError("Cannot wait for device '" + end->pool->device().name() + "' to copy from or to it");
+    }
+  }
+}
+
+/// "1" of "cuda:1" and "pinned:1", "0" of a name without a number.
+std::string_view index_of(const Device& device) noexcept {
+  const std::string_view name = device.name();
+  const std::size_t colon = name.find(':');
+  return colon == std::string_view::npos ? "0" : name.substr(colon + 1);
+}
+
+/// The memory of each end is kept by a stream of its own device, and the default streams have the same names on all.
+void require_one_device(const CopyEnd& destination, const CopyEnd& source, StreamHandle stream) {
+  if (destination.streams() == nullptr || source.streams() == nullptr ||
+      index_of(destination.pool->device()) == index_of(source.pool->device())) {
+    return;
+  }
+  throw DeviceError("Cannot copy in the order of stream " + std::to_string(stream) + ": it is of one device, and '" +
+                    source.pool->device().name() + "' and '" + destination.pool->device().name() +
+                    "' are memory for two; take pinned memory of the same one (device='pinned:1' for cuda:1), or leave "
+                    "the stream out");
+}
+
+void require_devices(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes) {
+  for (const CopyEnd* end : {&destination, &source}) {
+    if (end->pool != nullptr && end->pool->is_closed()) {
+      end->pool->require_device("copy " + std::to_string(bytes) + " bytes");
     }
   }
 }
@@ -64,6 +96,7 @@ void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_
   if (bytes == 0) {
     return;
   }
+  require_devices(destination, source, bytes);
   const CopyEnd& running = running_end(destination, source);
   DeviceStreams* streams = running.streams();
   const bool both_on_host = destination.is_on_host() && source.is_on_host();
@@ -75,9 +108,13 @@ void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_
     copy_without_streams(destination, source, bytes, running);
     return;
   }
-  const StreamHandle order = stream.value_or(running.stream);
-  if (!stream) {
-    order_after_owners(*streams, order, destination, source);
+  const StreamHandle order = stream ? *stream : running.pool->stream_here();
+  // Also where the context is gone: staging made anew would copy to addresses that are nobody's any more.
+  streams->require_stream(order);
+  if (stream) {
+    require_one_device(destination, source, *stream);
+  } else {
+    order_after_owners(*running.pool, order, destination, source);
   }
   enqueue(destination, source, bytes, running.pool->device(), order, find_staging);
   if (!stream && !streams->synchronize_stream(order)) {

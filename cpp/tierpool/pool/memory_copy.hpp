@@ -9,11 +9,10 @@
 
 namespace tierpool {
 
-/// One end of a copy: memory of a pool and the stream it was allocated for, or pageable memory of the processor.
+/// One end of a copy: memory of a pool, or pageable memory of the processor.
 struct CopyEnd {
   std::uint64_t address = 0;
-  MemoryPool* pool = nullptr;  ///< null: pageable
-  StreamHandle stream = kDefaultStream;
+  MemoryPool* pool = nullptr;  ///< the lane it was allocated from, whose stream it follows; null: pageable
 
   [[nodiscard]] bool is_on_host() const noexcept { return pool == nullptr || pool->device().host_accessible(); }
   [[nodiscard]] DeviceStreams* streams() const noexcept { return pool == nullptr ? nullptr : pool->device().streams(); }

@@ -195,6 +195,19 @@ void MemoryPool::after_fork_in_child() {
   late_ends_.store(0, std::memory_order_relaxed);  // their threads did not come along
   caches_.after_fork_in_child();
   trim_mutex_.unlock();
+  if (!device_->survives_fork()) {
+    // Without magazines every request takes the slow way, which asks.
+    lost_device_ = true;
+    closed_.store(true, std::memory_order_release);
+    caches_.disable();
+  }
+}
+
+void MemoryPool::require_device(std::string_view what) const {
+  if (lost_device_) {
+    throw DeviceError("Cannot " + std::string(what) + ": device '" + device_->name() +
+                      "' cannot be used in a forked child; start processes that use it by spawn or forkserver");
+  }
 }
 
 void MemoryPool::check_alignment(std::uint64_t alignment_bytes) const {
@@ -207,6 +220,7 @@ void MemoryPool::check_alignment(std::uint64_t alignment_bytes) const {
 
 void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) const {
   if (outcome == AllocationOutcome::closed) {
+    require_device("allocate " + std::to_string(bytes) + " bytes");
     throw PoolClosedError("cannot allocate " + std::to_string(bytes) +
                           " bytes: the pool is closed; create a new MemoryPool");
   }
@@ -255,6 +269,7 @@ std::uint64_t MemoryPool::warm_bytes_per_heap(std::span<const std::uint64_t> siz
 WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress,
                                  bool sizes_are_default) {
   if (is_closed()) {
+    require_device("warm up");
     throw PoolClosedError("cannot warm up: the pool is closed; create a new MemoryPool");
   }
   const auto start = std::chrono::steady_clock::now();
@@ -280,6 +295,9 @@ WarmupReport MemoryPool::warm_up(std::span<const std::uint64_t> sizes_bytes, con
 }
 
 std::uint64_t MemoryPool::trim(bool may_log) {
+  if (lost_device_) {
+    return 0;
+  }
   bool refused = false;
   std::uint64_t given_back = 0;
   poll_pending();

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -61,7 +62,8 @@ using WarmupProgress = std::function<void(std::uint64_t done_bytes, std::uint64_
 ///
 /// Every call is thread-safe. Allocations may be released from any thread, also after close(); whoever holds one also
 /// holds the pool. One allocation is not to be released by two threads at once. Records are logged with no lock held.
-/// Safe over fork, if its device is.
+/// Safe over fork. In a child whose device does not survive it, new work is refused by DeviceError; what is live may be
+/// released.
 class MemoryPool {
  public:
   /// Reserves the heaps and warms them up. Throws ConfigError, InitializationError.
@@ -87,6 +89,12 @@ class MemoryPool {
   void require_stream(StreamHandle stream) const;
   /// Whether an allocation of `other` is one of this pool's, of whatever lane.
   [[nodiscard]] bool owns_lane(const MemoryPool& other) const noexcept { return other.lanes_ == lanes_; }
+  /// Lets what `later` is given from now on follow the work of this lane's stream so far. Blocks until the device has
+  /// nothing left to do where that stream has no name here: another thread's default stream, or one destroyed. Throws
+  /// DeviceError, also for a stream of another device.
+  void order_after_own(StreamHandle later);
+  /// This lane's stream by the name it has on the calling thread; the default stream where it has none.
+  [[nodiscard]] StreamHandle stream_here() const noexcept;
   /// The stream whose order this lane follows.
   [[nodiscard]] const StreamKey& stream() const noexcept { return stream_; }
   /// As release(), when the last use was enqueued on `stream`, or is ordered before its present end: at once if that is
@@ -112,7 +120,7 @@ class MemoryPool {
   /// At least `bytes` from a heap or, by on_exhaustion, from the device. Zero bytes take one unit.
   /// Throws OutOfMemoryError, PoolClosedError, std::invalid_argument for the alignment.
   [[nodiscard]] Allocation allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
-  /// From a heap or not at all. Throws PoolClosedError, std::invalid_argument.
+  /// From a heap or not at all: waits for no stream. Throws PoolClosedError, std::invalid_argument.
   [[nodiscard]] std::optional<Allocation> try_allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = kUnitBytes);
   /// One allocation a size, or none at all and OutOfMemoryError; what was undone is counted nowhere but as exhaustion.
   [[nodiscard]] std::vector<Allocation> allocate_batch(std::span<const std::uint64_t> sizes);
@@ -120,6 +128,13 @@ class MemoryPool {
   void allocate_batch(std::span<const std::uint64_t> sizes, std::vector<Allocation>& batch);
   /// Takes memory back. False for an allocation that is not live in this pool; nothing changes then.
   [[nodiscard]] bool release(const Allocation& allocation) noexcept;
+  /// As release() of a buffer, if one of the calling thread's magazines takes it: never blocks. False, and nothing has
+  /// changed, otherwise.
+  [[nodiscard]] bool release_to_magazine(const Allocation& allocation) noexcept;
+  /// Whether its release may have to wait for the device, which a fallback goes back to, and a closed pool's heaps.
+  [[nodiscard]] bool release_may_wait(const Allocation& allocation) const noexcept {
+    return allocation.is_fallback() || is_closed();
+  }
   /// As release() for each; returns how many were live.
   std::size_t release_batch(std::span<const Allocation> batch) noexcept;
 
@@ -146,7 +161,10 @@ class MemoryPool {
   std::uint64_t trim(bool may_log = true);
   /// Refuses new work and logs what is still live. Memory goes with the last allocation. Idempotent.
   void close();
+  /// Also in a forked child that has lost the device.
   [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+  /// Throws DeviceError in a forked child that has lost the device: "Cannot `what`: ...".
+  void require_device(std::string_view what) const;
 
   [[nodiscard]] PoolStatistics statistics() const;
   [[nodiscard]] std::vector<HeapStatistics> heaps() const;
@@ -280,6 +298,7 @@ class MemoryPool {
   PoolLog log_;
 
   std::atomic<bool> closed_{false};
+  bool lost_device_ = false;            // set by a fork, when no other thread is there
   std::atomic<std::uint32_t> turn_{0};  // a hint: threads may take the same one
 
   // trim() holds free blocks back for a moment: a request that finds none waits here and tries once more. No

@@ -20,7 +20,7 @@ bool MemoryPool::record_stream(Allocation& allocation, StreamHandle stream) noex
   if (!is_live(allocation)) {
     return false;
   }
-  if (key_of(stream, key) != AllocationOutcome::served || key == stream_) {
+  if (!has_streams_ || key_of(stream, key) != AllocationOutcome::served || key == stream_) {
     return true;
   }
   // Where it could not be remembered, the release finds nothing recorded and waits for the whole device.

@@ -41,6 +41,10 @@ bool MemoryPool::release(const Allocation& allocation) noexcept {
   return release_to_magazine<Holder::buffer>(allocation) || release_slowly(allocation);
 }
 
+bool MemoryPool::release_to_magazine(const Allocation& allocation) noexcept {
+  return allocation.holder == Holder::buffer && release_to_magazine<Holder::buffer>(allocation);
+}
+
 [[gnu::noinline]] bool MemoryPool::release_array(const Allocation& allocation) noexcept {
   return release_to_magazine<Holder::array>(allocation) || release_slowly(allocation);
 }

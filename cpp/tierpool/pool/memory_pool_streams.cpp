@@ -8,6 +8,7 @@
 
 #include "tierpool/base/errors.hpp"
 #include "tierpool/base/thread_number.hpp"
+#include "tierpool/device/stream_order.hpp"
 #include "tierpool/pool/memory_pool.hpp"
 
 namespace tierpool {
@@ -101,6 +102,26 @@ MemoryPool* MemoryPool::add_lane(const StreamKey& stream, AllocationOutcome& ref
   }
 }
 
+StreamHandle MemoryPool::stream_here() const noexcept {
+  return is_stream_ordered_ && lanes_->events.is_reachable(stream_) ? stream_.handle : kDefaultStream;
+}
+
+void MemoryPool::order_after_own(StreamHandle later) {
+  StreamKey key;
+  if (!is_stream_ordered_ || key_of(later, key) != AllocationOutcome::served || key == stream_) {
+    return;
+  }
+  require_stream(later);
+  if (lanes_->events.is_reachable(stream_)) {
+    order_after(*device_->streams(), later, stream_.handle);
+  } else if (!lanes_->events.wait_for_device()) {
+    throw DeviceError("Cannot order stream " + std::to_string(later) + " after the work of memory of device '" +
+                      device_->name() +
+                      "', whose stream is another thread's or gone, nor wait for the device: it has "
+                      "failed, or one of its streams is being captured");
+  }
+}
+
 bool MemoryPool::contains(std::uint64_t address) const noexcept {
   return std::any_of(heaps_.begin(), heaps_.end(), [address](const auto& heap) { return heap->contains(address); });
 }
@@ -154,7 +175,8 @@ AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& requ
         return reclaim(plan.exact_bytes, true);
     }
   };
-  for (int step = 0; step < 4; ++step) {
+  const int steps = request.heaps_only ? 2 : 4;  // who asks for no more than heaps have does not wait
+  for (int step = 0; step < steps; ++step) {
     if (!has_relieved(step)) {
       continue;
     }

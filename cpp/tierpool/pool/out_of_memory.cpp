@@ -17,17 +17,42 @@ std::string state(std::uint64_t bytes, const PoolStatistics& now) {
          ", fragmentation " + percent.data();
 }
 
-std::string remedy(std::uint64_t bytes, bool over_limit, const PoolStatistics& now, const PoolConfig& config,
-                   const Device& device) {
-  if (over_limit) {
-    return format_memory_size(now.used_bytes + now.fallback_used_bytes) + " of max_bytes " +
-           format_memory_size(*config.max_bytes) + " are in use: raise max_bytes or release buffers";
+/// What the device itself has left, where it was asked and refused.
+struct DeviceState {
+  std::uint64_t free_bytes = 0;
+  std::string text;  ///< empty where it was not asked or does not tell
+};
+
+DeviceState device_state(std::uint64_t bytes, const PoolStatistics& now, const PoolConfig& config,
+                         const Device& device) {
+  // A heap with room for it lacks only memory behind its addresses.
+  const bool refused = config.on_exhaustion == OnExhaustion::fallback || now.largest_free_bytes >= bytes;
+  if (!refused) {
+    return {};
+  }
+  try {
+    const std::uint64_t free_bytes = device.free_bytes();
+    return {free_bytes, "; device '" + device.name() + "' has " + format_memory_size(free_bytes) + " free of " +
+                            format_memory_size(device.total_bytes())};
+  } catch (const DeviceError&) {
+    return {};  // the fault says why
+  }
+}
+
+std::string remedy(std::uint64_t bytes, const DeviceState& state, const PoolConfig& config, const Device& device) {
+  if (!state.text.empty() && state.free_bytes < bytes) {
+    return "release buffers, or what else holds memory of the device";
   }
   const std::string enlarge = bytes > config.heap_size_bytes ? "no heap can hold it: set heap_size_mb above the request"
                                                              : "increase heap_size_mb or num_heaps, or release buffers";
   return enlarge + (config.on_exhaustion == OnExhaustion::raise
                         ? ", or set on_exhaustion='fallback'"
                         : " (device '" + device.name() + "' could not serve it directly either)");
+}
+
+std::string remedy_over_limit(const PoolStatistics& now, const PoolConfig& config) {
+  return format_memory_size(now.used_bytes + now.fallback_used_bytes) + " of max_bytes " +
+         format_memory_size(*config.max_bytes) + " are in use: raise max_bytes or release buffers";
 }
 
 // A context that is gone, for one, refuses every call: no heap size helps then.
@@ -40,9 +65,10 @@ std::string fault_of(const Device& device) {
 
 OutOfMemoryError out_of_memory_error(std::uint64_t bytes, bool over_limit, const PoolStatistics& now,
                                      const PoolConfig& config, const Device& device) {
-  return {
-      "out of memory: " + state(bytes, now) + "; " + remedy(bytes, over_limit, now, config, device) + fault_of(device),
-      {bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()}};
+  const DeviceState left = over_limit ? DeviceState{} : device_state(bytes, now, config, device);
+  const std::string advice = over_limit ? remedy_over_limit(now, config) : remedy(bytes, left, config, device);
+  return {"out of memory: " + state(bytes, now) + left.text + "; " + advice + fault_of(device),
+          {bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()}};
 }
 
 }  // namespace tierpool

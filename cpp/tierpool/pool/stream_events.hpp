@@ -33,12 +33,11 @@ class StreamEvents {
   /// Blocks until the device has nothing left to do. False when that can never be known.
   [[nodiscard]] bool wait_for_device() noexcept { return streams_->synchronize_device(); }
   void recycle(EventHandle event) noexcept;
+  /// Whether a handle means the same stream here and now as it did where the key was made.
+  [[nodiscard]] bool is_reachable(const StreamKey& stream) noexcept;
 
  private:
   [[nodiscard]] EventHandle take() noexcept;
-
-  /// Whether a handle means the same stream here and now as it did where the key was made.
-  [[nodiscard]] bool is_reachable(const StreamKey& stream) noexcept;
 
   DeviceStreams* const streams_;
   std::mutex mutex_;

@@ -1,10 +1,54 @@
+#include <chrono>
+#include <condition_variable>
+
 #include "device/fake_cuda_state.hpp"
 
 // How tests steer it, its devices and its contexts. The driver's own names, hence none of ours.
 
 namespace tierpool::testing {
 
+namespace {
+
+/// Where waits for a device stand, without the lock of the state.
+class Gate {
+ public:
+  void hold(bool held) {
+    const std::lock_guard lock(mutex_);
+    held_ = held;
+    opened_.notify_all();
+  }
+  /// False when it stayed shut.
+  [[nodiscard]] bool pass() {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    const bool opened = opened_.wait_for(lock, std::chrono::minutes(1), [this] { return !held_; });
+    --waiting_;
+    return opened;
+  }
+  [[nodiscard]] int waiting() {
+    const std::lock_guard lock(mutex_);
+    return waiting_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool held_ = false;
+  int waiting_ = 0;
+};
+
+// Leaked, as the state is.
+Gate& gate() {
+  static auto* instance = new Gate;
+  return *instance;
+}
+
+}  // namespace
+
 extern "C" {
+
+void fake_cuda_hold_waits(bool hold) { gate().hold(hold); }
+int fake_cuda_waiting_count() { return gate().waiting(); }
 
 void fake_cuda_restart() {
   const std::lock_guard lock(state().mutex);
@@ -14,7 +58,7 @@ void fake_cuda_restart() {
   now.hold_work = false;
   now.failures.clear();
   now.calls.clear();
-  now.primary = {{{0, false}, {1, false}}};
+  now.primary = {now.add_context(0), now.add_context(1)};
   now.retained = {};
   now.misuse_count = 0;
 }
@@ -27,7 +71,10 @@ void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std:
 void fake_cuda_reset_device(int device) {
   const std::lock_guard lock(state().mutex);
   State& now = state();
-  now.primary[static_cast<std::size_t>(device)].destroyed = true;
+  Context*& primary = now.primary[static_cast<std::size_t>(device)];
+  primary->destroyed = true;
+  primary = now.add_context(device);
+  now.retained[static_cast<std::size_t>(device)] = 0;
   now.used[static_cast<std::size_t>(device)] = 0;
   for (const auto& [address, bytes] : now.reserved) {
     munmap(at(address), bytes);
@@ -39,6 +86,9 @@ void fake_cuda_reset_device(int device) {
   now.mappings.clear();
   now.handles.clear();
   now.blocks.clear();
+  now.registered.clear();
+  now.copies_made += now.copies.size();
+  now.copies.clear();
 }
 void fake_cuda_hold_work(bool hold) {
   const std::lock_guard lock(state().mutex);
@@ -46,12 +96,11 @@ void fake_cuda_hold_work(bool hold) {
 }
 CuContext fake_cuda_create_context(int device) {
   const std::lock_guard lock(state().mutex);
-  state().contexts.push_back(new Context{device, false});
-  return state().contexts.back();
+  return state().add_context(device);
 }
 std::uint64_t fake_cuda_create_stream(int device) {
   const std::lock_guard lock(state().mutex);
-  Context* context = &state().primary[static_cast<std::size_t>(device)];
+  Context* context = state().primary[static_cast<std::size_t>(device)];
   state().streams.push_back(new Stream{context, state().next_stream_id++, false, false});
   return address_of(state().streams.back());
 }
@@ -156,7 +205,7 @@ CuResult cuDevicePrimaryCtxGetState(CuDevice device, unsigned* flags, int* activ
 CuResult cuDevicePrimaryCtxRetain(CuContext* context, CuDevice device) {
   FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxRetain")
   ++state().retained[static_cast<std::size_t>(device)];
-  *context = &state().primary[static_cast<std::size_t>(device)];
+  *context = state().primary[static_cast<std::size_t>(device)];
   return kCuSuccess;
 }
 CuResult cuDevicePrimaryCtxRelease_v2(CuDevice device) {
@@ -189,9 +238,10 @@ CuResult cuCtxGetDevice(CuDevice* device) {
   return kCuSuccess;
 }
 CuResult cuCtxSynchronize() {
+  const bool opened = gate().pass();
   FAKE_CUDA_BEGIN(begin_in_context, "cuCtxSynchronize")
   complete_all();
-  return kCuSuccess;
+  return opened ? kCuSuccess : misuse(kCuNotReady);
 }
 
 }  // extern "C"

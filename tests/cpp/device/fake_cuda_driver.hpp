@@ -25,6 +25,12 @@ void fake_cuda_reset_device(int device);
 /// Whether events stay pending, and copies are not made, until something synchronises with them.
 void fake_cuda_hold_work(bool hold);
 
+/// Whether waits for a whole device block, as behind work that does not end, until this is called with false. One that
+/// nobody ends in a minute is misuse.
+void fake_cuda_hold_waits(bool hold);
+/// Threads in such a wait.
+[[nodiscard]] int fake_cuda_waiting_count();
+
 [[nodiscard]] CuContext fake_cuda_create_context(int device);
 [[nodiscard]] std::uint64_t fake_cuda_create_stream(int device);
 void fake_cuda_destroy_stream(std::uint64_t stream);

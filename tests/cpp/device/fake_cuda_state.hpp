@@ -66,6 +66,11 @@ struct Copy {
 };
 
 struct State {
+  Context* add_context(int device) {
+    contexts.push_back(new Context{device, false});
+    return contexts.back();
+  }
+
   std::mutex mutex;
   int device_count = 2;
   int version = 12040;
@@ -74,7 +79,8 @@ struct State {
   std::uint64_t copies_made = 0;
   std::map<std::string, FailureOrder> failures;
   std::map<std::string, std::uint64_t> calls;
-  std::array<Context, 2> primary{{{0, false}, {1, false}}};
+  std::vector<Context*> contexts;  // kept when destroyed
+  std::array<Context*, 2> primary{add_context(0), add_context(1)};
   std::array<int, 2> retained{};
   std::array<std::size_t, 2> used{};
   std::map<CuAddress, std::size_t> reserved;
@@ -85,8 +91,7 @@ struct State {
   std::map<void*, std::size_t> host_blocks;
   std::map<char*, std::size_t> registered;
   std::set<Event*> events;
-  std::vector<Context*> contexts;  // besides the primary ones
-  std::vector<Stream*> streams;    // kept when destroyed, as handles outlive streams
+  std::vector<Stream*> streams;  // kept when destroyed, as handles outlive streams
   unsigned long long next_stream_id = 8;
   std::uint64_t misuse_count = 0;
 };

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "support/pool_fixture.hpp"
+#include "tierpool/base/owner_lock.hpp"
+#include "tierpool/device/host_device.hpp"
 
 namespace tierpool {
 namespace {
@@ -26,6 +28,37 @@ TEST_F(BufferTest, MemoryReturnsWhenTheBufferGoes) {
   }
   EXPECT_EQ(live(), 0u);
   EXPECT_EQ(pool_->statistics().total_deallocations, 1u);
+}
+
+TEST_F(BufferTest, ReleaseAtOnceIsTheMagazinesOrNothing) {
+  Buffer without_magazine = make();
+  EXPECT_FALSE(without_magazine.release_at_once());
+  EXPECT_TRUE(without_magazine);
+  EXPECT_FALSE(without_magazine.may_wait());
+  without_magazine.release();
+  EXPECT_TRUE(without_magazine.release_at_once());  // nothing left to do
+
+  build(kMiB, 1, [](PoolConfig& config) { config.magazines = true; });
+  make().release();  // makes the magazine
+  Buffer buffer = make();
+  Buffer last = make();
+  const Buffer fallback = make(2 * kMiB);
+  EXPECT_TRUE(fallback.may_wait());
+  EXPECT_EQ(buffer.release_at_once(), OwnerLock::is_fast());
+  buffer.release();
+  EXPECT_EQ(live(), 2u);
+  pool_->close();
+  EXPECT_FALSE(last.release_at_once());
+  EXPECT_TRUE(last.may_wait());
+}
+
+TEST_F(BufferTest, MemoryOfADeviceWithoutStreamsRecordsNone) {
+  const auto pool = MemoryPool::create(testing::quiet_config(kMiB, 1), std::make_shared<HostDevice>());
+  Buffer buffer(*pool, pool->allocate(1000));
+  const std::uint32_t generation = buffer.allocation().generation;
+  buffer.record_stream(kDefaultStream);
+  EXPECT_EQ(buffer.allocation().generation, generation);
+  EXPECT_NE(buffer.allocation().magazine, kManyStreams);
 }
 
 TEST_F(BufferTest, ReleaseGivesBackOnce) {

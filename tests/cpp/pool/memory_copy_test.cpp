@@ -25,7 +25,7 @@ namespace {
 using Bytes = std::vector<unsigned char>;
 constexpr std::uint64_t kSlot = StagingRing::kSlotBytes;
 
-CopyEnd pageable(const Bytes& bytes) { return {address_of(bytes.data()), nullptr, kDefaultStream}; }
+CopyEnd pageable(const Bytes& bytes) { return {.address = address_of(bytes.data())}; }
 
 class MemoryCopyTest : public FakeCudaTest {
  protected:
@@ -55,7 +55,7 @@ class MemoryCopyTest : public FakeCudaTest {
     copy_memory(destination, source, bytes, stream, find_ring);
   }
   [[nodiscard]] CopyEnd on_device(const Buffer& buffer) const {
-    return {buffer.allocation().address, device_.get(), kDefaultStream};
+    return {.address = buffer.allocation().address, .pool = device_.get()};
   }
   [[nodiscard]] Buffer allocate(std::uint64_t bytes) const { return {*device_, device_->allocate(bytes)}; }
 
@@ -105,7 +105,7 @@ TEST_F(MemoryCopyTest, ThreadsShareTheSlots) {
 TEST_F(MemoryCopyTest, PinnedMemoryIsCopiedWithoutStagingAndLater) {
   const Buffer staging(*pinned_, pinned_->allocate(100));
   const Buffer buffer = allocate(100);
-  const CopyEnd pinned{staging.allocation().address, pinned_.get(), kDefaultStream};
+  const CopyEnd pinned{.address = staging.allocation().address, .pool = pinned_.get()};
   std::memset(pointer_at(pinned.address), 1, 100);
   copy(on_device(buffer), pinned, 100, stream_);
   std::memset(pointer_at(pinned.address), 2, 100);  // the copy has not been made yet

@@ -28,6 +28,21 @@ void raise(PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; }
 
 class MemoryPoolExhaustionTest : public testing::PoolTest {};
 
+TEST_F(MemoryPoolExhaustionTest, WhoTriesWaitsForNoStream) {
+  MemoryPool& pool = build(kMiB, 1);
+  SimulatedStreams& streams = device_->simulated_streams();
+  const StreamHandle stream = streams.create_stream();
+  const Allocation allocation = pool.allocate(kMiB);
+  streams.enqueue(stream, [] {});
+  ASSERT_TRUE(pool.release(allocation, stream));
+  streams.fail(StreamCall::wait_event);  // so that it cannot be put behind that stream's work either
+  EXPECT_FALSE(pool.try_allocate(kMiB));
+  streams.recover();
+  EXPECT_EQ(streams.call_count(StreamCall::synchronize), 0u);
+  ASSERT_TRUE(streams.advance(stream));
+  keep(*pool.try_allocate(kMiB));
+}
+
 TEST_F(MemoryPoolExhaustionTest, FallbackIsServedByTheDeviceAndGivenBackAtRelease) {
   MemoryPool& pool = build(kMiB, 1);
   const Allocation allocation = pool.allocate(2 * kMiB);

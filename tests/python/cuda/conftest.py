@@ -44,6 +44,22 @@ def run() -> Callable[[str], str]:
 
 
 @pytest.fixture
+def fake(device_pool: tierpool.MemoryPool) -> Iterator[ctypes.CDLL]:
+    """The driver without a GPU, to be steered; its work is held for nobody afterwards."""
+    if not is_fake():
+        pytest.skip("A GPU BEHIND THIS DRIVER: nothing can hold its work")
+    library = ctypes.CDLL("libcuda.so.1")
+    for name in ("fake_cuda_calls", "fake_cuda_create_stream", "fake_cuda_misuse_count", "fake_cuda_event_count"):
+        getattr(library, name).restype = ctypes.c_uint64
+    del device_pool  # it starts the driver
+    misuse = library.fake_cuda_misuse_count()
+    yield library
+    library.fake_cuda_hold_work(False)
+    library.fake_cuda_hold_waits(False)
+    assert library.fake_cuda_misuse_count() == misuse
+
+
+@pytest.fixture
 def make_device_pool() -> MakePool:
     """Build a pool of one cold heap of 64 MB on the first GPU unless told otherwise."""
 
