@@ -24,7 +24,7 @@ std::uint64_t most(const std::vector<std::vector<Extent>>& units, const std::vec
 TEST(MappingCount, APartThatFillsTheGapBetweenCopiesAddsNothing) {
   const std::vector<Extent> copies{pages(0, 1), pages(3, 1), pages(6, 1)};
   const std::vector<std::vector<Extent>> units{{pages(1, 2)}, {pages(4, 2)}};
-  for (const std::uint64_t slots : {0, 1, 2, 9}) {
+  for (const std::uint64_t slots : {0U, 1U, 2U, 9U}) {
     EXPECT_EQ(most(units, copies, 7, slots), 5U);
   }
   EXPECT_EQ(most(units, copies, 9, 2), 6U);  // and the rest of the file behind the last copy
