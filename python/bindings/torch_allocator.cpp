@@ -1,5 +1,6 @@
 // What PyTorch's pluggable allocators call, by name or by address: memory of the pool installed for a device. Runs on
-// threads with and without the GIL: nothing here takes it, logs, or calls Python.
+// threads with and without the GIL: nothing here takes it or calls Python. A record that a device makes of memory it
+// does not take back waits in the log's queue for the next call from Python.
 
 #include <sys/types.h>
 

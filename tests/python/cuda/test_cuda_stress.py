@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,10 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 STREAMS = 8
 BUFFERS = int(os.environ.get("STRESS_BUFFERS", "100000"))  # of both ways together
-CONTROL_BUFFERS = 4000
+CONTROL_BUFFERS = 1000
 WORDS_READ = 4
-BALLAST_WORDS = 64 << 20
+BALLAST_WORDS = 128 << 20
+LARGEST_WORDS = 1 << 17
 
 
 @pytest.fixture
@@ -61,13 +63,18 @@ def give_back(buffer: Any, owner: int, reader: int, way: str) -> None:
         buffer.release(stream=owner if way == "unordered" else reader)
 
 
-def churn(pool: MemoryPool, driver: Any, words: NDArray[np.uint32], way: str) -> int:
+def any_streams(driver: Any) -> Iterator[tuple[int, int, int]]:
+    """Owner, reader and words of one buffer after the other."""
+    chosen = random.Random(1)
+    while True:
+        yield chosen.choice(driver.streams), chosen.choice(driver.streams), LARGEST_WORDS >> chosen.randint(0, 9)
+
+
+def churn(pool: MemoryPool, driver: Any, words: NDArray[np.uint32], uses: Iterator[Any], way: str) -> int:
     """Take one buffer after the other through the streams. Returns how many were seen with another's bytes."""
     words[:] = 0xFFFFFFFF
-    chosen = random.Random(1)
-    for number in range(len(words)):
-        owner, reader = chosen.choice(driver.streams), chosen.choice(driver.streams)
-        count = 1 << chosen.randint(8, 17)
+    chosen = random.Random(2)
+    for number, (owner, reader, count) in zip(range(len(words)), uses, strict=False):
         buffer = pool.allocate(4 * count, stream=owner)
         driver.fill(buffer.address, number, count, owner)
         if reader != owner:
@@ -91,7 +98,7 @@ def results(make_device_pool: MakePool, count: int) -> NDArray[np.uint32]:
 def test_no_stream_sees_anothers_memory(make_device_pool: MakePool, driver: Any, way: str) -> None:
     pool = make_device_pool(heap_size_mb=256)
     buffers = BUFFERS // 2
-    assert churn(pool, driver, results(make_device_pool, buffers), way) == 0
+    assert churn(pool, driver, results(make_device_pool, buffers), any_streams(driver), way) == 0
     statistics = pool.get_statistics()
     assert statistics.total_allocations == buffers
     assert statistics.active_allocations == 0
@@ -99,4 +106,5 @@ def test_no_stream_sees_anothers_memory(make_device_pool: MakePool, driver: Any,
 
 def test_memory_given_back_before_it_was_read_is_noticed(make_device_pool: MakePool, driver: Any) -> None:
     pool = make_device_pool(heap_size_mb=256)
-    assert churn(pool, driver, results(make_device_pool, CONTROL_BUFFERS), "unordered") > 0
+    same = repeat((driver.streams[0], driver.streams[1], LARGEST_WORDS))
+    assert churn(pool, driver, results(make_device_pool, CONTROL_BUFFERS), same, "unordered") > 0
