@@ -196,9 +196,8 @@ PyMethodDef methods[] = {
      "Raises\n------\n"
      "OutOfMemoryError\n    When neither can serve it.\n"
      "PoolClosedError\n    After `close()`.\n"
-     "DeviceError\n    For what is no stream of the device, or one that is being captured into a graph; in a forked "
-     "child,\n"
-     "    where CUDA does not work.\n"
+     "DeviceError\n    For what is no stream of the device, or one that is being captured into a graph; in a forked\n"
+     "    child, where CUDA does not work.\n"
      "TypeError, ValueError, OverflowError\n    For a bad size or alignment.\n\n"
      "Notes\n-----\nMay be called from any thread."},
     {"try_allocate", fastcall(try_allocate), METH_FASTCALL | METH_KEYWORDS,
