@@ -196,7 +196,9 @@ bool MemoryPool::complete_pending(Completion completion) noexcept {
   PendingRelease* taken = nullptr;
   {
     const std::lock_guard<PendingReleases> lock(lanes_->pending);
-    taken = lanes_->pending.take_all_of(*this);
+    // What is only ordered behind its events may still be in use: a lane can hand it out, but no device may have it
+    // back.
+    taken = lanes_->pending.take_all_of(*this, completion != Completion::ordered);
   }
   for (PendingRelease* release = taken; release != nullptr; release = release->next) {
     release->uses_left = 0;

@@ -68,14 +68,14 @@ PendingRelease* PendingReleases::take_complete() noexcept {
   return complete;
 }
 
-PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane) noexcept {
+PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane, bool with_fallbacks) noexcept {
   PendingRelease* taken = nullptr;
   for (Queue& queue : queues_) {
     PendingRelease::Use* use = queue.first;
     queue.first = queue.last = nullptr;
     while (use != nullptr) {
       PendingRelease::Use* next = use->next;
-      if (use->release->lane == &lane) {
+      if (use->release->lane == &lane && (with_fallbacks || !use->release->is_fallback())) {
         // Uses already complete are no longer listed: what is left has this many.
         if (--use->release->uses_left == 0) {
           use->release->next = taken;

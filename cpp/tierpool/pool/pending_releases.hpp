@@ -60,8 +60,8 @@ class PendingReleases {
   void add(std::unique_ptr<PendingRelease> release) noexcept;
   /// Takes out those whose events are all complete, as a list; no event is waited for.
   [[nodiscard]] PendingRelease* take_complete() noexcept;
-  /// Takes out all of a lane, complete or not.
-  [[nodiscard]] PendingRelease* take_all_of(const MemoryPool& lane) noexcept;
+  /// Takes out all of a lane, complete or not; without what the device served directly, unless asked for.
+  [[nodiscard]] PendingRelease* take_all_of(const MemoryPool& lane, bool with_fallbacks) noexcept;
 
  private:
   struct Queue {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -106,7 +107,12 @@ class Program {
   std::vector<LiveBuffer> live_;
 };
 
-class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::WithParamInterface<bool> {
+struct Variant {
+  bool magazines = false;
+  OnExhaustion on_exhaustion = OnExhaustion::raise;
+};
+
+class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::WithParamInterface<Variant> {
  protected:
   MemoryPoolStreamsStress() {
     for (int count = 0; count < 8; ++count) {
@@ -117,8 +123,8 @@ class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::With
   /// Room for about half of what the programs would like to have.
   MemoryPool& build_pool(std::uint64_t granules) {
     return build(granules * kGranule, 1, [](PoolConfig& config) {
-      config.magazines = GetParam();
-      config.on_exhaustion = OnExhaustion::raise;
+      config.magazines = GetParam().magazines;
+      config.on_exhaustion = GetParam().on_exhaustion;
     });
   }
 
@@ -199,8 +205,14 @@ TEST_P(MemoryPoolStreamsStress, ThreadsOnEightStreamsKeepWhatTheyWrote) {
   expect_at_rest(pool, memory);
 }
 
-INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStreamsStress, ::testing::Bool(),
-                         [](const auto& test) { return test.param ? "on" : "off"; });
+INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStreamsStress,
+                         ::testing::Values(Variant{}, Variant{.magazines = true},
+                                           Variant{.on_exhaustion = OnExhaustion::fallback},
+                                           Variant{.magazines = true, .on_exhaustion = OnExhaustion::fallback}),
+                         [](const auto& test) {
+                           const bool falls_back = test.param.on_exhaustion == OnExhaustion::fallback;
+                           return std::string(test.param.magazines ? "on" : "off") + (falls_back ? "Fallbacks" : "");
+                         });
 
 }  // namespace
 }  // namespace tierpool

@@ -136,6 +136,21 @@ TEST_F(MemoryPoolStreamsTest, FallbacksWaitForTheirStreamToo) {
   EXPECT_EQ(device_->direct_bytes(), 0u);
 }
 
+TEST_F(MemoryPoolStreamsTest, FallbacksAreNotGivenBackWhereTheirStreamIsOnlyWaitedFor) {
+  MemoryPool& lane = build_pool().lane(a_);
+  const Allocation all = lane.allocate(16 * kGranule);
+  const Allocation fallback = lane.allocate(kGranule);
+  ASSERT_TRUE(fallback.is_fallback());
+  streams().enqueue(b_, [&] { device_->use(fallback.address, kGranule); });
+  ASSERT_TRUE(lane.release(fallback, b_));
+  const Allocation other = lane.allocate(kGranule);
+  EXPECT_TRUE(other.is_fallback());
+  run(b_);
+  EXPECT_EQ(device_->misuse_count(), 0u);
+  EXPECT_TRUE(lane.release(all, a_));
+  EXPECT_TRUE(lane.release(other, a_));
+}
+
 TEST_F(MemoryPoolStreamsTest, LanesTogetherCommitNoMoreThanOneAloneCould) {
   MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
   MemoryPool& lane = pool.lane(a_);
