@@ -243,6 +243,8 @@ class MemoryPool {
                                                        Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_under_pressure(const AllocationRequest& request, const Plan& plan,
                                                        Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome try_under_pressure(const AllocationRequest& request, const Plan& plan,
+                                                     Allocation& allocation) noexcept;
   [[nodiscard]] bool has_addresses_for(std::uint64_t bytes) const noexcept;
   [[nodiscard]] bool reclaim(std::uint64_t bytes, bool may_wait) noexcept;
   [[nodiscard]] std::uint64_t trim_lane(std::uint64_t enough_bytes, bool may_wait, bool& refused);

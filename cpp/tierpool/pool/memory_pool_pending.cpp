@@ -162,8 +162,11 @@ bool MemoryPool::poll_pending() noexcept {
   for (const PendingRelease* release = complete; release != nullptr; release = release->next) {
     release->lane->take_back(*release);
   }
-  lanes_->pending.unlock();
   const bool any = complete != nullptr;
+  if (any) {
+    lanes_->pending.note_completed();
+  }
+  lanes_->pending.unlock();
   free_fallbacks(complete);
   return any;
 }
@@ -199,6 +202,10 @@ bool MemoryPool::complete_pending(Completion completion) noexcept {
     // What is only ordered behind its events may still be in use: a lane can hand it out, but no device may have it
     // back.
     taken = lanes_->pending.take_all_of(*this, completion != Completion::ordered);
+    if (taken == nullptr) {
+      return false;
+    }
+    lanes_->pending.begin_completion();
   }
   for (PendingRelease* release = taken; release != nullptr; release = release->next) {
     release->uses_left = 0;
@@ -218,7 +225,11 @@ bool MemoryPool::complete_pending(Completion completion) noexcept {
         lanes_->pending.add(std::unique_ptr<PendingRelease>(release));
       }  // else its memory is lost: no room even to remember it, and to hand it out would corrupt it
     }
+    if (complete != nullptr) {
+      lanes_->pending.note_completed();
+    }
   }
+  lanes_->pending.end_completion();
   const bool any = complete != nullptr;
   free_fallbacks(complete);
   return any;

@@ -129,6 +129,25 @@ bool MemoryPool::has_addresses_for(std::uint64_t bytes) const noexcept {
 
 AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& request, const Plan& plan,
                                                    Allocation& allocation) noexcept {
+  PendingReleases& pending = lanes_->pending;
+  for (;;) {
+    const std::uint64_t epoch = pending.epoch();
+    const AllocationOutcome outcome = try_under_pressure(request, plan, allocation);
+    if (outcome != AllocationOutcome::out_of_memory) {
+      return outcome;
+    }
+    // Another thread may have had all that is pending in its hands meanwhile.
+    if (!request.may_block && (pending.is_completing() || pending.epoch() != epoch)) {
+      return AllocationOutcome::would_block;
+    }
+    if (!request.may_block || !pending.await_completions(epoch)) {
+      return AllocationOutcome::out_of_memory;
+    }
+  }
+}
+
+AllocationOutcome MemoryPool::try_under_pressure(const AllocationRequest& request, const Plan& plan,
+                                                 Allocation& allocation) noexcept {
   if (poll_pending()) {
     const AllocationOutcome outcome = try_sizes(request, plan, allocation);
     if (outcome != AllocationOutcome::out_of_memory) {

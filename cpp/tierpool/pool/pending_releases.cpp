@@ -68,6 +68,19 @@ PendingRelease* PendingReleases::take_complete() noexcept {
   return complete;
 }
 
+void PendingReleases::end_completion() noexcept {
+  completing_.fetch_sub(1, std::memory_order_acq_rel);
+  completing_.notify_all();
+}
+
+bool PendingReleases::await_completions(std::uint64_t epoch) noexcept {
+  if (const std::uint32_t now = completing_.load(std::memory_order_acquire); now != 0 && this->epoch() == epoch) {
+    completing_.wait(now, std::memory_order_acquire);
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);  // under which a poll takes back what it counts no more
+  return this->epoch() != epoch;
+}
+
 PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane, bool with_fallbacks) noexcept {
   PendingRelease* taken = nullptr;
   for (Queue& queue : queues_) {

@@ -55,6 +55,19 @@ class PendingReleases {
   /// How many are pending: a hint without the lock.
   [[nodiscard]] std::uint64_t count() const noexcept { return count_.load(std::memory_order_acquire); }
 
+  /// Whether a thread is between begin_completion() and end_completion(): what it took out is counted no more, and not
+  /// back yet either. A hint without the lock.
+  [[nodiscard]] bool is_completing() const noexcept { return completing_.load(std::memory_order_acquire) != 0; }
+  void begin_completion() noexcept { completing_.fetch_add(1, std::memory_order_acq_rel); }
+  void end_completion() noexcept;
+  /// Changes whenever memory has come back. Without the lock.
+  [[nodiscard]] std::uint64_t epoch() const noexcept { return epoch_.load(std::memory_order_acquire); }
+  void note_completed() noexcept { epoch_.fetch_add(1, std::memory_order_acq_rel); }
+  /// Waits for whoever completes releases now. Whether memory has come back since the epoch was read. Without the lock.
+  [[nodiscard]] bool await_completions(std::uint64_t epoch) noexcept;
+  /// In the child of a fork, where those who did not come along complete nothing. With the lock held.
+  void forget_completions() noexcept { completing_.store(0, std::memory_order_release); }
+
   /// Makes room for add(). False when there is no memory.
   [[nodiscard]] bool prepare(const PendingRelease& release) noexcept;
   void add(std::unique_ptr<PendingRelease> release) noexcept;
@@ -76,6 +89,8 @@ class PendingReleases {
   StreamEvents& events_;
   std::mutex mutex_;
   std::atomic<std::uint64_t> count_{0};
+  std::atomic<std::uint32_t> completing_{0};
+  std::atomic<std::uint64_t> epoch_{0};
   std::vector<Queue> queues_;
 };
 

@@ -1,7 +1,9 @@
 // The order of streams, on streams that stand still until a test advances them.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdint>
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -195,6 +197,32 @@ TEST_F(MemoryPoolStreamsTest, PressureOrdersAStreamBehindItsPendingMemoryInstead
   run(a_);
   EXPECT_EQ(ran, "ba");
   EXPECT_TRUE(lane.release(again));
+}
+
+TEST_F(MemoryPoolStreamsTest, RequestWaitsForMemoryThatAnotherThreadIsAboutToBringBack) {
+  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& lane = pool.lane(a_);
+  std::promise<void> begun;
+  std::promise<void> end;
+  streams().enqueue(b_, [&] {
+    begun.set_value();
+    end.get_future().wait();
+  });
+  streams().fail(StreamCall::wait_event);  // so that events are waited for
+  ASSERT_TRUE(lane.release(lane.allocate(16 * kGranule), b_));
+  std::thread first([&] { EXPECT_TRUE(lane.release(lane.allocate(4 * kGranule))); });
+  begun.get_future().wait();
+  Allocation allocation;
+  EXPECT_EQ(lane.serve({.bytes = kGranule, .may_block = false}, allocation), AllocationOutcome::would_block);
+  std::thread device([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    end.set_value();
+  });
+  EXPECT_EQ(lane.serve({.bytes = 4 * kGranule}, allocation), AllocationOutcome::served);
+  first.join();
+  device.join();
+  EXPECT_TRUE(lane.release(allocation));
+  expect_identities(pool);
 }
 
 TEST_F(MemoryPoolStreamsTest, RequestThatMustNotBlockSaysSoUnderPressure) {
