@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <ostream>
 #include <random>
 #include <string>
 #include <thread>
@@ -92,6 +93,10 @@ class Program {
         }
         EXPECT_TRUE(buffer.lane->release(buffer.allocation));
         return;
+      case 2:
+        use(buffer, buffer.stream);
+        EXPECT_TRUE(buffer.lane->release(buffer.allocation, buffer.stream));
+        return;
       default:
         use(buffer, buffer.stream);
         EXPECT_TRUE(buffer.lane->release(buffer.allocation));
@@ -110,6 +115,11 @@ class Program {
 struct Variant {
   bool magazines = false;
   OnExhaustion on_exhaustion = OnExhaustion::raise;
+
+  [[nodiscard]] std::string name() const {
+    return std::string(magazines ? "on" : "off") + (on_exhaustion == OnExhaustion::fallback ? "Fallbacks" : "");
+  }
+  friend void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name(); }
 };
 
 class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::WithParamInterface<Variant> {
@@ -145,7 +155,9 @@ class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::With
 TEST_P(MemoryPoolStreamsStress, RandomProgramsInRandomOrderKeepWhatTheyWrote) {
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     MemoryPool& pool = build_pool(12);
-    const std::vector<StreamHandle> some{kDefaultStream, streams_[0], streams_[1], streams_[2]};
+    SimulatedStreams& streams = device_->simulated_streams();
+    const std::vector<StreamHandle> some{kDefaultStream, streams.create_stream(), streams.create_stream(),
+                                         streams.create_stream()};
     StreamMemory memory(*device_);
     Program program(pool, memory, some, seed);
     std::mt19937_64 random(seed);
@@ -160,6 +172,13 @@ TEST_P(MemoryPoolStreamsStress, RandomProgramsInRandomOrderKeepWhatTheyWrote) {
       }
     }
     program.finish();
+    for (std::size_t index = 1; index < some.size(); ++index) {
+      streams.destroy_stream(some[index]);
+    }
+    static_cast<void>(pool.trim());
+    const Allocation all = pool.allocate(12 * kGranule);
+    EXPECT_FALSE(all.is_fallback()) << "not all came back from lanes whose streams have gone";
+    EXPECT_TRUE(pool.release(all));
     EXPECT_LT(program.refused(), 200u);
     EXPECT_GT(memory.checked(), 100u);
     expect_at_rest(pool, memory);
@@ -209,10 +228,7 @@ INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStreamsStress,
                          ::testing::Values(Variant{}, Variant{.magazines = true},
                                            Variant{.on_exhaustion = OnExhaustion::fallback},
                                            Variant{.magazines = true, .on_exhaustion = OnExhaustion::fallback}),
-                         [](const auto& test) {
-                           const bool falls_back = test.param.on_exhaustion == OnExhaustion::fallback;
-                           return std::string(test.param.magazines ? "on" : "off") + (falls_back ? "Fallbacks" : "");
-                         });
+                         [](const auto& test) { return test.param.name(); });
 
 }  // namespace
 }  // namespace tierpool
