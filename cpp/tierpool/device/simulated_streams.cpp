@@ -34,6 +34,7 @@ void SimulatedStreams::require_stream(StreamHandle stream) {
 std::uint64_t SimulatedStreams::stream_id(StreamHandle stream) noexcept {
   const std::lock_guard lock(mutex_);
   const Stream* found = find(stream);
+  misuse_count_ += found == nullptr ? 1 : 0;
   return found == nullptr ? 0 : found->id + 1;
 }
 
@@ -77,6 +78,7 @@ bool SimulatedStreams::record_event(EventHandle event, StreamHandle stream) noex
   Event* found = find_event(event);
   Stream* target = find(stream);
   if (found == nullptr || target == nullptr) {
+    misuse_count_ += target == nullptr ? 1 : 0;
     return false;
   }
   found->captured = target->capturing;
@@ -158,7 +160,9 @@ bool SimulatedStreams::synchronize_stream(StreamHandle stream) noexcept {
 bool SimulatedStreams::synchronize_device() noexcept {
   std::unique_lock lock(mutex_);
   const auto captures = [](const auto& entry) { return entry.second.capturing; };
-  if (count_and_fail(StreamCall::synchronize) || std::ranges::any_of(streams_, captures)) {
+  const bool invalidates = std::ranges::any_of(streams_, captures);
+  misuse_count_ += invalidates ? 1 : 0;
+  if (count_and_fail(StreamCall::synchronize) || invalidates) {
     return false;
   }
   return run_until(lock, [&] {

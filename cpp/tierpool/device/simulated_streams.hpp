@@ -24,8 +24,8 @@ enum class StreamCall { create_event, record_event, query_event, wait_event, syn
 ///
 /// The synchronize_ calls run what they wait for, as a device would, and say false to a deadlock. The default stream is
 /// ordered with no other. A call that no real device would survive (an unknown event or stream, a question about an
-/// event of a capture) is counted in misuse_count() and refused. Thread-safe; work runs on the thread that advances its
-/// stream, without a lock, and may use the device but not advance streams.
+/// event of a capture, a wait for the device during one) is counted in misuse_count() and refused. Thread-safe; work
+/// runs on the thread that advances its stream, without a lock, and may use the device but not advance streams.
 class SimulatedStreams final : public DeviceStreams {
  public:
   using Work = std::function<void()>;

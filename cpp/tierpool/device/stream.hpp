@@ -53,7 +53,8 @@ class DeviceStreams {
   [[nodiscard]] virtual bool wait_event(StreamHandle stream, EventHandle event) noexcept = 0;
 
   /// Blocks until the event is complete, all work of the stream, or of the device, has run. False when that can never
-  /// be known: after a fault of the device, or while one of its streams is captured.
+  /// be known: after a fault of the device, or while one of its streams is captured. To synchronise the device while a
+  /// stream is captured that the default stream is not ordered with invalidates the capture.
   [[nodiscard]] virtual bool synchronize_event(EventHandle event) noexcept = 0;
   [[nodiscard]] virtual bool synchronize_stream(StreamHandle stream) noexcept = 0;
   [[nodiscard]] virtual bool synchronize_device() noexcept = 0;

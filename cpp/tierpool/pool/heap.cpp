@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "tierpool/pool/pool_log.hpp"
+
 namespace tierpool {
 
 Heap::Heap(Device& device, UsedBytes& used, const Options& options)
@@ -16,6 +18,18 @@ Heap::Heap(Device& device, UsedBytes& used, const Options& options)
       blocks_(options.capacity_bytes, options.placement),
       written_end_bytes_(device.commits_zeroed() ? 0 : options.capacity_bytes) {
   publish_view();
+}
+
+Heap::~Heap() {
+  if (!closed_ || reservation_ended_) {
+    return;
+  }
+  reservation_ended_ = true;
+  end_reservation();
+  if (!reservation_ended_) {
+    reservation_.abandon();
+    PoolLog::memory_kept(commits_.committed_bytes());
+  }
 }
 
 void Heap::publish_view() noexcept {
@@ -160,8 +174,11 @@ bool Heap::should_end_reservation() noexcept {
 }
 
 void Heap::end_reservation() noexcept {
-  if (DeviceStreams* streams = device_.streams()) {
-    static_cast<void>(streams->synchronize_device());
+  DeviceStreams* streams = device_.streams();
+  if (streams != nullptr && commits_.committed_bytes() != 0 && !streams->synchronize_device()) {
+    const std::lock_guard<SpinLock> lock(lock_);
+    reservation_ended_ = false;
+    return;
   }
   reservation_.release();
   commits_.forget();
@@ -192,6 +209,7 @@ void Heap::give_back(std::span<const ParkedBlock> blocks) noexcept {
     for (const ParkedBlock& block : blocks) {
       if (block.heap_index == index_) {
         subtract_taken(blocks_.free(block.node, block.generation));
+        returned_count_.fetch_add(1, std::memory_order_relaxed);
       }
     }
     publish_view();
@@ -212,7 +230,7 @@ std::optional<ParkedBlock> Heap::defer(const Allocation& allocation) noexcept {
   return park(allocation);
 }
 
-ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint64_t>& ends_late) noexcept {
+ReleaseResult Heap::release(const Allocation& allocation, const ReleaseOptions& options) noexcept {
   ReleaseResult result = ReleaseResult::stale;
   bool ends = false;
   {
@@ -223,15 +241,16 @@ ReleaseResult Heap::release(const Allocation& allocation, std::atomic<std::uint6
     counters_.count_deallocation(allocation);
     subtract_taken(allocation.block_bytes);
     take_back(allocation);
+    returned_count_.fetch_add(options.behind_tail ? 0 : 1, std::memory_order_relaxed);
     result = orphaned_ ? ReleaseResult::released_orphan : ReleaseResult::released;
     ends = should_end_reservation();
     if (ends) {
-      ends_late.fetch_add(1, std::memory_order_relaxed);
+      options.ends_late.fetch_add(1, std::memory_order_relaxed);
     }
   }
   if (ends) {
     end_reservation();
-    ends_late.fetch_sub(1, std::memory_order_release);
+    options.ends_late.fetch_sub(1, std::memory_order_release);
   }
   return result;
 }

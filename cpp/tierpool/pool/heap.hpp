@@ -20,6 +20,7 @@
 #include "tierpool/pool/heap_selection.hpp"
 #include "tierpool/pool/magazine.hpp"
 #include "tierpool/pool/pool_statistics.hpp"
+#include "tierpool/pool/used_bytes.hpp"
 
 namespace tierpool {
 
@@ -38,6 +39,8 @@ class OwnedReservation {
       device_.release(reservation_);
     }
   }
+  /// Leaves the addresses and what stands behind them to whoever may still use them, for good.
+  void abandon() noexcept { released_ = true; }
   [[nodiscard]] const Reservation& get() const noexcept { return reservation_; }
   [[nodiscard]] std::uint64_t address() const noexcept { return reservation_.address; }
 
@@ -60,7 +63,7 @@ class Heap {
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.
   Heap(Device& device, UsedBytes& used, const Options& options);
-  ~Heap() = default;
+  ~Heap();
   Heap(const Heap&) = delete;
   Heap& operator=(const Heap&) = delete;
 
@@ -88,8 +91,13 @@ class Heap {
   /// Makes the handle of a live block stale and counts its release, but keeps the block taken, as a parked one, until
   /// give_back(): memory that streams may still use. Empty for an allocation that is not live; nothing changes then.
   [[nodiscard]] std::optional<ParkedBlock> defer(const Allocation& allocation) noexcept;
-  /// `ends_late` is raised before the lock goes when the reservation has to end behind it, and lowered when it has.
-  [[nodiscard]] ReleaseResult release(const Allocation& allocation, std::atomic<std::uint64_t>& ends_late) noexcept;
+  struct ReleaseOptions {
+    /// Raised before the lock goes when the reservation has to end behind it, and lowered when it has.
+    std::atomic<std::uint64_t>& ends_late;
+    /// Whether the tail of the lane's stream was marked behind the last use.
+    bool behind_tail = false;
+  };
+  [[nodiscard]] ReleaseResult release(const Allocation& allocation, const ReleaseOptions& options) noexcept;
   /// As close(), and says how many allocations are live; from here on release() marks each as an orphan's.
   [[nodiscard]] std::uint64_t orphan() noexcept;
 
@@ -140,6 +148,11 @@ class Heap {
   /// No more blocks; the reservation goes with the last live one, at once when there is none.
   void close() noexcept;
 
+  /// Blocks that have come back so far and may have work of a stream left on them, but for those released behind its
+  /// tail.
+  [[nodiscard]] std::uint64_t returned_count() const noexcept {
+    return returned_count_.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] HeapView view() const noexcept;
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
   /// With what the thread caches know of this heap: their event counters and what is parked in them; and what is
@@ -172,7 +185,8 @@ class Heap {
   void take_back(const Allocation& allocation) noexcept;
   /// Whether nothing needs the reservation any more, once. The caller releases it without the lock.
   [[nodiscard]] bool should_end_reservation() noexcept;
-  /// Waits for whatever streams still do there.
+  /// Waits for whatever streams still do there. Where that is impossible the reservation stays for a later close(), and
+  /// for good after the last.
   void end_reservation() noexcept;
   void publish_view() noexcept;
 
@@ -186,6 +200,7 @@ class Heap {
   CommitMap commits_;
   std::atomic<std::uint64_t> used_hint_{0};
   std::atomic<std::uint64_t> largest_free_hint_{0};
+  std::atomic<std::uint64_t> returned_count_{0};  // written with the lock held
 
   mutable SpinLock lock_;  // guards all below; never held over a call of the device
   BlockAllocator blocks_;

@@ -97,6 +97,7 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
       fast_id_(is_plain(config_) ? caches_.id() : kNoThreadCache),
       fallbacks_(*device_, config.track_statistics, lanes_->memory),
       limit_(lanes_->limit),
+      tail_(lanes_->events),
       origins_(config_.track_origins),
       log_(config_.log_exhaustion && config_.enabled),
       baselines_(heaps_.size()),
@@ -138,7 +139,8 @@ void MemoryPool::abandon() noexcept {
     lanes_->end();
   }
   caches_.disable();  // from here on every release finds its way to a heap
-  static_cast<void>(complete_pending(Completion::awaited));
+  static_cast<void>(complete_pending(Completion::closing));
+  const std::uint64_t kept_bytes = pending_bytes();
   std::uint64_t live = fallbacks_.orphan();
   for (const auto& heap : heaps_) {
     live += heap->orphan();
@@ -146,6 +148,9 @@ void MemoryPool::abandon() noexcept {
   wait_for_late_ends();
   // A release that was counted may have taken its reference back already; kOwned keeps the sum above zero until here.
   remove_reference(kOwned - live);
+  if (kept_bytes != 0) {
+    PoolLog::memory_kept(kept_bytes);
+  }
 }
 
 void MemoryPool::remove_reference(std::uint64_t references) noexcept {
@@ -171,11 +176,13 @@ void MemoryPool::before_fork() {
   }
   fallbacks_.lock();
   recorded_.lock();
+  tail_.lock();
   origins_.lock();
 }
 
 void MemoryPool::unlock_after_fork() {
   origins_.unlock();
+  tail_.unlock();
   recorded_.unlock();
   fallbacks_.unlock();
   for (const auto& heap : heaps_) {
@@ -302,7 +309,8 @@ std::uint64_t MemoryPool::trim(bool may_log) {
   std::uint64_t given_back = 0;
   poll_pending();
   for (MemoryPool* lane : lanes_->all(false)) {
-    given_back += lane->trim_lane(std::numeric_limits<std::uint64_t>::max(), true, refused);
+    static_cast<void>(lane->complete_pending(Completion::settled));
+    given_back += lane->trim_lane({.enough_bytes = std::numeric_limits<std::uint64_t>::max()}, refused);
   }
   if (refused && may_log) {
     PoolLog::trim_refused(device_->name());
@@ -310,19 +318,19 @@ std::uint64_t MemoryPool::trim(bool may_log) {
   return given_back;
 }
 
-std::uint64_t MemoryPool::trim_lane(std::uint64_t enough_bytes, bool may_wait, bool& refused) {
-  Heap::TrimOptions options;
+std::uint64_t MemoryPool::trim_lane(const TrimOptions& options, bool& refused) {
+  Heap::TrimOptions of_heap;
   if (is_stream_ordered_) {
-    options.is_unused = [this, may_wait] { return has_finished_stream(may_wait); };
+    of_heap.is_unused = [this, &options] { return has_finished_stream(options); };
   }
   std::uint64_t given_back = 0;
   caches_.flush();
   const std::lock_guard<std::mutex> lock(trim_mutex_);
   const Trimming trimming(trim_epoch_);
   for (const auto& heap : heaps_) {
-    if (given_back < enough_bytes) {
-      options.enough_bytes = enough_bytes - given_back;
-      given_back += heap->trim(refused, options);
+    if (given_back < options.enough_bytes) {
+      of_heap.enough_bytes = options.enough_bytes - given_back;
+      given_back += heap->trim(refused, of_heap);
     }
   }
   return given_back;
@@ -341,7 +349,7 @@ void MemoryPool::close() {
 void MemoryPool::close_lane() noexcept {
   closed_.store(true, std::memory_order_release);
   caches_.disable();
-  static_cast<void>(complete_pending(Completion::awaited));
+  static_cast<void>(complete_pending(Completion::closing));
   for (const auto& heap : heaps_) {
     heap->close();
   }

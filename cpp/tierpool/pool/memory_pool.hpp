@@ -25,6 +25,7 @@
 #include "tierpool/pool/pool_statistics.hpp"
 #include "tierpool/pool/recorded_streams.hpp"
 #include "tierpool/pool/stream_lanes.hpp"
+#include "tierpool/pool/stream_tail.hpp"
 #include "tierpool/pool/thread_caches.hpp"
 
 namespace tierpool {
@@ -80,6 +81,8 @@ class MemoryPool {
   /// the heaps of other streams, memory can be served to a stream in its order.
   ///
   /// Where the processor reaches the memory, one lane serves all streams: what it hands out no stream uses any more.
+  ///
+  /// The stream has to live while its lane serves, but not when what it served is released.
   [[nodiscard]] MemoryPool* lane(StreamHandle stream, AllocationOutcome& refusal) noexcept;
   /// As above; throws DeviceError, or what belongs to the outcome.
   [[nodiscard]] MemoryPool& lane(StreamHandle stream);
@@ -98,11 +101,13 @@ class MemoryPool {
   /// The stream whose order this lane follows.
   [[nodiscard]] const StreamKey& stream() const noexcept { return stream_; }
   /// As release(), when the last use was enqueued on `stream`, or is ordered before its present end: at once if that is
-  /// the lane's, else when an event recorded there now is complete. Waits for nothing, but for the device after close()
-  /// and for a stream that cannot record.
+  /// the lane's, else when an event recorded there now is complete. While the stream is captured into a graph, not
+  /// before close(): no event tells when the graph is launched for the last time. Waits for nothing, but for the device
+  /// after close() and where there is no memory to remember the release.
   [[nodiscard]] bool release(const Allocation& allocation, StreamHandle stream) noexcept;
   /// That `stream` uses an allocation of this lane, too: what it has enqueued by the release has to be complete before
-  /// the memory is used again. Renews the handle, of which other copies become stale. False when it is not live.
+  /// the memory is used again. The stream has to live until then, as it is named by its handle once more. Renews the
+  /// allocation's handle, of which other copies become stale. False when it is not live.
   [[nodiscard]] bool record_stream(Allocation& allocation, StreamHandle stream) noexcept;
   /// Takes back what streams have finished with. Waits for nothing. False when that was nothing.
   bool poll_pending() noexcept;
@@ -156,10 +161,12 @@ class MemoryPool {
   /// Throws OutOfMemoryError when the device has no memory left, PoolClosedError.
   WarmupReport warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress = nullptr,
                        bool sizes_are_default = false);
-  /// Gives the memory of whole free granules back to the device. Returns the bytes given back. `may_log`: whether to
-  /// say that the device kept some.
+  /// Gives the memory of whole free granules back to the device, when streams have done with it: waits for them, and
+  /// for the device where only it can tell. Returns the bytes given back. `may_log`: whether to say that the device kept
+  /// some.
   std::uint64_t trim(bool may_log = true);
-  /// Refuses new work and logs what is still live. Memory goes with the last allocation. Idempotent.
+  /// Refuses new work and logs what is still live. Waits for streams, also for what was released while one was
+  /// captured: no graph that uses it may be launched from here on. Memory goes with the last allocation. Idempotent.
   void close();
   /// Also in a forked child that has lost the device.
   [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
@@ -226,8 +233,8 @@ class MemoryPool {
   [[nodiscard]] std::size_t release_run(std::span<const Allocation> batch) noexcept;
   [[nodiscard]] bool release_array(const Allocation& allocation) noexcept;
   [[nodiscard]] bool park(const Allocation& allocation) noexcept;
-  [[nodiscard]] bool release_slowly(const Allocation& allocation) noexcept;
-  [[nodiscard]] ReleaseResult release_from_heap(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool release_slowly(const Allocation& allocation, bool is_named = false) noexcept;
+  [[nodiscard]] ReleaseResult release_from_heap(const Allocation& allocation, bool behind_tail) noexcept;
   void give_back(std::span<const ParkedBlock> blocks) noexcept;
   // A batch: what magazines have is filled in first, its counts pending; `missing` lists the rest, in order.
   [[nodiscard]] bool take_parked(std::span<const std::uint64_t> sizes, std::vector<Allocation>& batch) noexcept;
@@ -238,34 +245,61 @@ class MemoryPool {
   void count(const Allocation& allocation) noexcept;
   void undo(const Allocation& allocation) noexcept;
 
-  // Streams: memory_pool_streams.cpp.
+  // Streams: memory_pool_streams.cpp. A stream is named while the call of a user runs that passes it, or allocates on
+  // its lane; at other times it may have been destroyed, and its handle must not be used.
   [[nodiscard]] bool is_home() const noexcept { return &lanes_->home() == this; }
   [[nodiscard]] AllocationOutcome key_of(StreamHandle stream, StreamKey& key) const noexcept;
   [[nodiscard]] MemoryPool* add_lane(const StreamKey& stream, AllocationOutcome& refusal) noexcept;
   [[nodiscard]] bool is_live(const Allocation& allocation) const noexcept;
-  [[nodiscard]] bool release_behind(const Allocation& allocation, std::span<const StreamKey> streams) noexcept;
-  [[nodiscard]] bool end_release(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool release_on_lane(const Allocation& allocation) noexcept;
+  [[nodiscard]] bool release_behind(const Allocation& allocation, std::span<const StreamKey> streams,
+                                    bool are_named) noexcept;
+  [[nodiscard]] bool end_release(const Allocation& allocation, bool behind_tail = false) noexcept;
   [[nodiscard]] bool needs_streams(const Allocation& allocation) noexcept;
-  [[nodiscard]] bool release_in_order(const Allocation& allocation) noexcept;
-  [[nodiscard]] bool defer(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept;
+  [[nodiscard]] bool release_in_order(const Allocation& allocation, bool is_named) noexcept;
+  [[nodiscard]] bool defer(const Allocation& allocation, std::unique_ptr<PendingRelease>& pending) noexcept;
+  void keep(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept;
+  [[nodiscard]] std::uint64_t pending_bytes() const noexcept;
   [[nodiscard]] bool is_complete(PendingRelease& pending) noexcept;
   [[nodiscard]] std::unique_ptr<PendingRelease> make_pending(const Allocation& allocation,
-                                                             std::span<const StreamKey> streams) noexcept;
+                                                             std::span<const StreamKey> streams,
+                                                             bool are_named) noexcept;
+  void record(PendingRelease::Use& use) noexcept;
   [[nodiscard]] bool take_deferred(const Allocation& allocation, PendingRelease& pending) noexcept;
   void take_back(const PendingRelease& release) noexcept;
   void recycle_events(PendingRelease& pending) noexcept;
   void free_fallbacks(PendingRelease* releases) noexcept;
-  enum class Completion { ordered, awaited };
+  bool poll_pending(const StreamKey* named) noexcept;
+  enum class Completion {
+    ordered,  ///< the lane's stream, which is named, goes behind the events
+    awaited,  ///< they are waited for; the lane's stream is named
+    settled,  ///< they are waited for, no stream is named
+    closing,  ///< also for what was captured: no graph is launched any more
+  };
   [[nodiscard]] bool complete_pending(Completion completion) noexcept;
   [[nodiscard]] bool complete(PendingRelease::Use& use, Completion completion) noexcept;
+  [[nodiscard]] PendingRelease* take_pending(Completion completion) noexcept;
+  [[nodiscard]] PendingRelease* put_back(PendingRelease* taken) noexcept;
   [[nodiscard]] AllocationOutcome serve_without_growth(const AllocationRequest& request, const Plan& plan,
                                                        Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_under_pressure(const AllocationRequest& request, const Plan& plan,
                                                        Allocation& allocation) noexcept;
+  [[nodiscard]] AllocationOutcome try_under_pressure(const AllocationRequest& request, const Plan& plan,
+                                                     Allocation& allocation) noexcept;
   [[nodiscard]] bool has_addresses_for(std::uint64_t bytes) const noexcept;
   [[nodiscard]] bool reclaim(std::uint64_t bytes, bool may_wait) noexcept;
-  [[nodiscard]] std::uint64_t trim_lane(std::uint64_t enough_bytes, bool may_wait, bool& refused);
-  [[nodiscard]] bool has_finished_stream(bool may_wait) noexcept;
+  struct TrimOptions {
+    std::uint64_t enough_bytes = 0;
+    bool may_wait = true;
+    bool is_named = false;  ///< whether the lane's stream is
+  };
+  [[nodiscard]] std::uint64_t trim_lane(const TrimOptions& options, bool& refused);
+  [[nodiscard]] bool has_finished_stream(const TrimOptions& options) noexcept;
+  [[nodiscard]] std::uint64_t returned_count() const noexcept;
+  [[nodiscard]] bool has_tail() const noexcept { return is_stream_ordered_ && !stream_.is_lasting(); }
+  [[nodiscard]] bool mark_tail() noexcept;
+  void keep_tail() noexcept;
+  [[nodiscard]] bool take_fallback(const AllocationRequest& request, const Plan& plan, Allocation& allocation) noexcept;
   void close_lane() noexcept;
 
   class Picture;
@@ -294,6 +328,7 @@ class MemoryPool {
   mutable FallbackAllocations fallbacks_;
   ByteLimit& limit_;
   RecordedStreams recorded_;
+  StreamTail tail_;
   Origins origins_;
   PoolLog log_;
 

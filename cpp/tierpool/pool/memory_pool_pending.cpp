@@ -4,7 +4,7 @@
 #include <new>
 #include <utility>
 
-#include "tierpool/pool/memory_pool.hpp"
+#include "tierpool/pool/memory_pool_hot_path.hpp"
 
 namespace tierpool {
 
@@ -34,26 +34,50 @@ bool MemoryPool::record_stream(Allocation& allocation, StreamHandle stream) noex
 
 bool MemoryPool::release(const Allocation& allocation, StreamHandle stream) noexcept {
   StreamKey key;
-  if (!has_streams_ || key_of(stream, key) != AllocationOutcome::served || key == stream_) {
+  if (!has_streams_ || key_of(stream, key) != AllocationOutcome::served) {
     return release(allocation);
   }
-  return release_behind(allocation, {&key, 1});
+  return key == stream_ ? release_on_lane(allocation) : release_behind(allocation, {&key, 1}, true);
 }
 
-bool MemoryPool::release_behind(const Allocation& allocation, std::span<const StreamKey> streams) noexcept {
+bool MemoryPool::release_on_lane(const Allocation& allocation) noexcept {
+  if (stream_.handle <= kLegacyStream) {
+    return release(allocation);  // never captured, and lasting
+  }
+  if (device_->streams()->is_capturing(stream_.handle)) {
+    return release_behind(allocation, {&stream_, 1}, true);
+  }
+  const bool parked = allocation.holder == Holder::buffer ? release_to_magazine<Holder::buffer>(allocation)
+                                                          : release_to_magazine<Holder::array>(allocation);
+  return parked || release_slowly(allocation, true);
+}
+
+bool MemoryPool::release_behind(const Allocation& allocation, std::span<const StreamKey> streams,
+                                bool are_named) noexcept {
   if (!is_live(allocation)) {
     return false;
   }
   origins_.forget(allocation);
   late_ends_.fetch_add(1, std::memory_order_relaxed);
-  std::unique_ptr<PendingRelease> pending = make_pending(allocation, streams);
-  const bool is_over = pending != nullptr && is_complete(*pending);
-  const bool was_deferred = pending != nullptr && !is_over && defer(allocation, std::move(pending));
+  std::unique_ptr<PendingRelease> pending = make_pending(allocation, streams, are_named);
+  bool is_over = pending != nullptr && is_complete(*pending);
+  const bool was_deferred = pending != nullptr && !is_over && defer(allocation, pending);
+  bool is_kept = false;
   if (!is_over && !was_deferred) {
-    static_cast<void>(lanes_->events.wait_for_device());
+    is_over = (pending == nullptr || !pending->is_captured()) && lanes_->events.wait_for_device();
+    is_kept = !is_over;
   }
+  if (is_kept) {
+    keep(allocation, std::move(pending));
+  } else if (pending != nullptr) {
+    recycle_events(*pending);
+  }
+  const bool is_lost = is_kept && is_closed();
   late_ends_.fetch_sub(1, std::memory_order_release);
-  return was_deferred || end_release(allocation);
+  if (is_lost) {
+    PoolLog::memory_kept(allocation.block_bytes);
+  }
+  return was_deferred || is_kept || end_release(allocation);
 }
 
 bool MemoryPool::needs_streams(const Allocation& allocation) noexcept {
@@ -62,13 +86,13 @@ bool MemoryPool::needs_streams(const Allocation& allocation) noexcept {
                                   : allocation.magazine == kManyStreams;
 }
 
-bool MemoryPool::release_in_order(const Allocation& allocation) noexcept {
+bool MemoryPool::release_in_order(const Allocation& allocation, bool is_named) noexcept {
   const bool is_kept = !allocation.is_fallback();  // by its lane, which hands it out in the order of its stream
-  return release_behind(allocation, std::span(&stream_, is_kept || !is_stream_ordered_ ? 0 : 1));
+  return release_behind(allocation, std::span(&stream_, is_kept || !is_stream_ordered_ ? 0 : 1), is_named);
 }
 
 std::unique_ptr<PendingRelease> MemoryPool::make_pending(const Allocation& allocation,
-                                                         std::span<const StreamKey> streams) noexcept {
+                                                         std::span<const StreamKey> streams, bool are_named) noexcept {
   auto pending = std::unique_ptr<PendingRelease>(new (std::nothrow) PendingRelease);
   if (pending == nullptr) {
     return nullptr;
@@ -87,13 +111,21 @@ std::unique_ptr<PendingRelease> MemoryPool::make_pending(const Allocation& alloc
   if (pending->uses.empty()) {
     return nullptr;  // recorded, but there was no memory to remember it
   }
-  for (PendingRelease::Use& use : pending->uses) {
-    // Where that is impossible now, it is tried again when asked, and settled at last by a wait for the device.
-    static_cast<void>(lanes_->events.record(use.stream, use.event));
+  // Where that is impossible now, it is made up for when the stream is named again, or by a wait for the device.
+  for (std::size_t index = 0; index < pending->uses.size(); ++index) {
+    PendingRelease::Use& use = pending->uses[index];
+    // A stream that was recorded lives until here, as whoever recorded it has promised.
+    if (are_named || index >= streams.size() || use.stream.is_lasting()) {
+      record(use);
+    }
   }
   pending->lane = this;
   pending->block_bytes = allocation.block_bytes;
   return pending;
+}
+
+void MemoryPool::record(PendingRelease::Use& use) noexcept {
+  use.captured = lanes_->events.record(use.stream, use.event) == StreamEvents::Recorded::capturing;
 }
 
 bool MemoryPool::is_complete(PendingRelease& pending) noexcept {
@@ -101,11 +133,7 @@ bool MemoryPool::is_complete(PendingRelease& pending) noexcept {
   const auto is_over = [&events](const PendingRelease::Use& use) {
     return use.event != kNoEvent && events.is_complete(use.event);
   };
-  const bool all_over = std::all_of(pending.uses.begin(), pending.uses.end(), is_over);
-  if (all_over) {
-    recycle_events(pending);
-  }
-  return all_over;
+  return std::all_of(pending.uses.begin(), pending.uses.end(), is_over);
 }
 
 void MemoryPool::recycle_events(PendingRelease& pending) noexcept {
@@ -116,14 +144,34 @@ void MemoryPool::recycle_events(PendingRelease& pending) noexcept {
   }
 }
 
-bool MemoryPool::defer(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept {
+bool MemoryPool::defer(const Allocation& allocation, std::unique_ptr<PendingRelease>& pending) noexcept {
   const std::lock_guard<PendingReleases> lock(lanes_->pending);
-  if (is_closed() || !lanes_->pending.prepare(*pending) || !take_deferred(allocation, *pending)) {
-    recycle_events(*pending);
+  if (is_closed() || pending->is_captured() || !lanes_->pending.prepare(*pending) ||
+      !take_deferred(allocation, *pending)) {
     return false;
   }
   lanes_->pending.add(std::move(pending));
   return true;
+}
+
+void MemoryPool::keep(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept {
+  const std::lock_guard<PendingReleases> lock(lanes_->pending);
+  PendingRelease forgotten;
+  if (pending == nullptr) {
+    forgotten.block_bytes = allocation.block_bytes;
+    static_cast<void>(take_deferred(allocation, forgotten));
+  } else if (take_deferred(allocation, *pending)) {
+    lanes_->pending.keep(std::move(pending));
+  }
+}
+
+std::uint64_t MemoryPool::pending_bytes() const noexcept {
+  const std::lock_guard<PendingReleases> lock(lanes_->pending);
+  std::uint64_t bytes = pending_fallback_bytes_;
+  for (const ParkedTotals& pending : pending_) {
+    bytes += pending.bytes;
+  }
+  return bytes;
 }
 
 bool MemoryPool::take_deferred(const Allocation& allocation, PendingRelease& pending) noexcept {
@@ -154,16 +202,21 @@ void MemoryPool::take_back(const PendingRelease& release) noexcept {
   heaps_[release.block.heap_index]->give_back({&release.block, 1});
 }
 
-bool MemoryPool::poll_pending() noexcept {
+bool MemoryPool::poll_pending() noexcept { return poll_pending(nullptr); }
+
+bool MemoryPool::poll_pending(const StreamKey* named) noexcept {
   if (lanes_->pending.count() == 0 || !lanes_->pending.try_lock()) {
     return false;
   }
-  PendingRelease* complete = lanes_->pending.take_complete();
+  PendingRelease* complete = lanes_->pending.take_complete(named);
   for (const PendingRelease* release = complete; release != nullptr; release = release->next) {
     release->lane->take_back(*release);
   }
-  lanes_->pending.unlock();
   const bool any = complete != nullptr;
+  if (any) {
+    lanes_->pending.note_completed();
+  }
+  lanes_->pending.unlock();
   free_fallbacks(complete);
   return any;
 }
@@ -182,22 +235,65 @@ void MemoryPool::free_fallbacks(PendingRelease* releases) noexcept {
 
 bool MemoryPool::complete(PendingRelease::Use& use, Completion completion) noexcept {
   StreamEvents& events = lanes_->events;
-  if (use.event == kNoEvent && events.record(use.stream, use.event) != StreamEvents::Recorded::yes) {
-    use.complete = completion == Completion::awaited && events.wait_for_device();
+  const bool is_lane_named = completion == Completion::ordered || completion == Completion::awaited;
+  if (use.event == kNoEvent && !use.captured && (use.stream.is_lasting() || (is_lane_named && use.stream == stream_))) {
+    switch (events.record(use.stream, use.event)) {
+      case StreamEvents::Recorded::capturing:
+      case StreamEvents::Recorded::not_now:
+        return false;  // to wait for the device would invalidate the capture
+      case StreamEvents::Recorded::yes:
+      case StreamEvents::Recorded::failed:
+        break;
+    }
+  }
+  if (use.event == kNoEvent) {
+    use.complete = completion != Completion::ordered && events.wait_for_device();
     return use.complete;
   }
-  use.complete = completion == Completion::awaited ? events.wait(use.event) : events.order(stream_, use.event);
+  use.complete = completion == Completion::ordered ? events.order(stream_, use.event) : events.wait(use.event);
   if (use.complete) {
     events.recycle(use.event);
   }
   return use.complete;
 }
 
+PendingRelease* MemoryPool::take_pending(Completion completion) noexcept {
+  const std::lock_guard<PendingReleases> lock(lanes_->pending);
+  // What is only ordered behind its events may still be in use: a lane can hand it out, but no device may have it back.
+  PendingRelease* taken = lanes_->pending.take_all_of(*this, completion != Completion::ordered);
+  if (completion == Completion::closing) {
+    taken = lanes_->pending.take_kept_of(*this, taken);
+  }
+  if (taken != nullptr) {
+    lanes_->pending.begin_completion();
+  }
+  return taken;
+}
+
+PendingRelease* MemoryPool::put_back(PendingRelease* taken) noexcept {
+  const std::lock_guard<PendingReleases> lock(lanes_->pending);
+  PendingRelease* complete = nullptr;
+  while (taken != nullptr) {
+    PendingRelease* release = std::exchange(taken, taken->next);
+    if (release->uses_left == 0) {
+      take_back(*release);
+      release->next = std::exchange(complete, release);
+    } else if (release->is_captured() || !lanes_->pending.prepare(*release)) {
+      lanes_->pending.keep(std::unique_ptr<PendingRelease>(release));
+    } else {
+      lanes_->pending.add(std::unique_ptr<PendingRelease>(release));
+    }
+  }
+  if (complete != nullptr) {
+    lanes_->pending.note_completed();
+  }
+  return complete;
+}
+
 bool MemoryPool::complete_pending(Completion completion) noexcept {
-  PendingRelease* taken = nullptr;
-  {
-    const std::lock_guard<PendingReleases> lock(lanes_->pending);
-    taken = lanes_->pending.take_all_of(*this);
+  PendingRelease* taken = take_pending(completion);
+  if (taken == nullptr) {
+    return false;
   }
   for (PendingRelease* release = taken; release != nullptr; release = release->next) {
     release->uses_left = 0;
@@ -205,19 +301,8 @@ bool MemoryPool::complete_pending(Completion completion) noexcept {
       release->uses_left += use.complete || complete(use, completion) ? 0 : 1;
     }
   }
-  PendingRelease* complete = nullptr;
-  {
-    const std::lock_guard<PendingReleases> lock(lanes_->pending);
-    while (taken != nullptr) {
-      PendingRelease* release = std::exchange(taken, taken->next);
-      if (release->uses_left == 0) {
-        take_back(*release);
-        release->next = std::exchange(complete, release);
-      } else if (lanes_->pending.prepare(*release)) {
-        lanes_->pending.add(std::unique_ptr<PendingRelease>(release));
-      }  // else its memory is lost: no room even to remember it, and to hand it out would corrupt it
-    }
-  }
+  PendingRelease* complete = put_back(taken);
+  lanes_->pending.end_completion();
   const bool any = complete != nullptr;
   free_fallbacks(complete);
   return any;

@@ -87,7 +87,7 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
   allocation.requested_bytes = request.bytes;
   allocation.holder = request.holder;
   Plan plan{.counted = counted};
-  if (!this->plan(request, plan) && !(poll_pending() && this->plan(request, plan))) {
+  if (!this->plan(request, plan) && !(poll_pending(&stream_) && this->plan(request, plan))) {
     fallbacks_.count_exhaustion();
     return AllocationOutcome::over_limit;
   }
@@ -119,7 +119,7 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
     limit_.give_back(plan.block_bytes);
     return AllocationOutcome::closed;
   }
-  if (falls_back && fallbacks_.take(allocation, request.alignment_bytes, plan.counted)) {
+  if (falls_back && take_fallback(request, plan, allocation)) {
     limit_.give_back(plan.block_bytes - allocation.block_bytes);
     outcome = AllocationOutcome::served;
   } else {
@@ -135,7 +135,8 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
 AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, const Plan& plan,
                                                Allocation& allocation) noexcept {
   if (is_stream_ordered_) {
-    poll_pending();
+    poll_pending(&stream_);
+    keep_tail();
     // What is at hand goes before more of the device's memory.
     const AllocationOutcome outcome = serve_without_growth(request, plan, allocation);
     if (outcome == AllocationOutcome::served) {
@@ -275,25 +276,25 @@ bool MemoryPool::park(const Allocation& allocation) noexcept {
   return magazine != nullptr;
 }
 
-bool MemoryPool::release_slowly(const Allocation& allocation) noexcept {
+bool MemoryPool::release_slowly(const Allocation& allocation, bool is_named) noexcept {
   if (!allocation.is_fallback() && allocation.heap_index >= heaps_.size()) {
     return false;
   }
   if (has_streams_ && needs_streams(allocation)) {
-    return release_in_order(allocation);
+    return release_in_order(allocation, is_named);
   }
   // Before the memory goes: its address may be someone else's right after.
   origins_.forget(allocation);
-  return end_release(allocation);
+  return end_release(allocation, is_named && mark_tail());
 }
 
-bool MemoryPool::end_release(const Allocation& allocation) noexcept {
+bool MemoryPool::end_release(const Allocation& allocation, bool behind_tail) noexcept {
   const bool ends_late = allocation.is_fallback() || config_.max_bytes;
   if (ends_late) {
     late_ends_.fetch_add(1, std::memory_order_relaxed);
   }
   const ReleaseResult result =
-      allocation.is_fallback() ? fallbacks_.release(allocation) : release_from_heap(allocation);
+      allocation.is_fallback() ? fallbacks_.release(allocation) : release_from_heap(allocation, behind_tail);
   // Without a limit nothing holds the pool any more: whoever has it may have ended it.
   if (ends_late && result != ReleaseResult::stale) {
     limit_.give_back(allocation.block_bytes);
@@ -307,9 +308,10 @@ bool MemoryPool::end_release(const Allocation& allocation) noexcept {
   return result != ReleaseResult::stale;
 }
 
-ReleaseResult MemoryPool::release_from_heap(const Allocation& allocation) noexcept {
-  return config_.magazines && park(allocation) ? ReleaseResult::released
-                                               : heaps_[allocation.heap_index]->release(allocation, late_ends_);
+ReleaseResult MemoryPool::release_from_heap(const Allocation& allocation, bool behind_tail) noexcept {
+  return config_.magazines && park(allocation)
+             ? ReleaseResult::released
+             : heaps_[allocation.heap_index]->release(allocation, {late_ends_, behind_tail});
 }
 
 void MemoryPool::give_back(std::span<const ParkedBlock> blocks) noexcept {

@@ -150,7 +150,26 @@ bool MemoryPool::has_addresses_for(std::uint64_t bytes) const noexcept {
 
 AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& request, const Plan& plan,
                                                    Allocation& allocation) noexcept {
-  if (poll_pending()) {
+  PendingReleases& pending = lanes_->pending;
+  for (;;) {
+    const std::uint64_t epoch = pending.epoch();
+    const AllocationOutcome outcome = try_under_pressure(request, plan, allocation);
+    if (outcome != AllocationOutcome::out_of_memory) {
+      return outcome;
+    }
+    // Another thread may have had all that is pending in its hands meanwhile.
+    if (!request.may_block && (pending.is_completing() || pending.epoch() != epoch)) {
+      return AllocationOutcome::would_block;
+    }
+    if (!request.may_block || !pending.await_completions(epoch)) {
+      return AllocationOutcome::out_of_memory;
+    }
+  }
+}
+
+AllocationOutcome MemoryPool::try_under_pressure(const AllocationRequest& request, const Plan& plan,
+                                                 Allocation& allocation) noexcept {
+  if (poll_pending(&stream_)) {
     const AllocationOutcome outcome = try_sizes(request, plan, allocation);
     if (outcome != AllocationOutcome::out_of_memory) {
       return outcome;
@@ -201,7 +220,8 @@ bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
     std::stable_partition(lanes.begin(), lanes.end(), [this](const MemoryPool* lane) { return lane != this; });
     for (MemoryPool* lane : lanes) {
       if (reclaimed < enough_bytes) {
-        reclaimed += lane->trim_lane(enough_bytes - reclaimed, may_wait, refused);
+        const TrimOptions options{enough_bytes - reclaimed, may_wait, lane == this};
+        reclaimed += lane->trim_lane(options, refused);
       }
     }
   } catch (const std::bad_alloc&) {
@@ -210,20 +230,48 @@ bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
   return reclaimed != 0;
 }
 
-bool MemoryPool::has_finished_stream(bool may_wait) noexcept {
+std::uint64_t MemoryPool::returned_count() const noexcept {
+  std::uint64_t count = 0;
+  for (const auto& heap : heaps_) {
+    count += heap->returned_count();
+  }
+  return count;
+}
+
+bool MemoryPool::mark_tail() noexcept { return has_tail() && tail_.mark(stream_, returned_count()); }
+
+void MemoryPool::keep_tail() noexcept {
+  if (has_tail() && !tail_.is_marked(returned_count())) {
+    static_cast<void>(mark_tail());  // else whoever takes memory from here waits for the device
+  }
+}
+
+bool MemoryPool::has_finished_stream(const TrimOptions& options) noexcept {
   StreamEvents& events = lanes_->events;
+  if (!options.is_named && has_tail()) {
+    const StreamTail::State state = tail_.over(returned_count(), options.may_wait);
+    return state == StreamTail::State::over ||
+           (state == StreamTail::State::unknown && options.may_wait && events.wait_for_device());
+  }
   EventHandle event = kNoEvent;
   switch (events.record(stream_, event)) {
     case StreamEvents::Recorded::yes:
       break;
     case StreamEvents::Recorded::capturing:
+    case StreamEvents::Recorded::not_now:
       return false;
     case StreamEvents::Recorded::failed:
-      return may_wait && events.wait_for_device();
+      return options.may_wait && events.wait_for_device();
   }
-  const bool finished = may_wait ? events.wait(event) : events.is_complete(event);
+  const bool finished = options.may_wait ? events.wait(event) : events.is_complete(event);
   events.recycle(event);
   return finished;
+}
+
+bool MemoryPool::take_fallback(const AllocationRequest& request, const Plan& plan, Allocation& allocation) noexcept {
+  const auto take = [&] { return fallbacks_.take(allocation, request.alignment_bytes, plan.counted); };
+  poll_pending(&stream_);
+  return take() || (has_streams_ && complete_pending(Completion::awaited) && take());
 }
 
 }  // namespace tierpool

@@ -2,20 +2,33 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace tierpool {
 
-PendingReleases::Queue* PendingReleases::find(const StreamKey& stream) noexcept {
-  const auto found =
-      std::find_if(queues_.begin(), queues_.end(), [&](const Queue& queue) { return queue.stream == stream; });
+PendingReleases::~PendingReleases() {
+  while (kept_ != nullptr) {
+    const std::unique_ptr<PendingRelease> release(std::exchange(kept_, kept_->next));
+    for (const PendingRelease::Use& use : release->uses) {
+      if (use.event != kNoEvent && !use.complete) {
+        events_.recycle(use.event);
+      }
+    }
+  }
+}
+
+PendingReleases::Queue* PendingReleases::find(const PendingRelease::Use& use) noexcept {
+  const auto found = std::find_if(queues_.begin(), queues_.end(), [&use](const Queue& queue) {
+    return queue.stream == use.stream && queue.has_events == (use.event != kNoEvent);
+  });
   return found == queues_.end() ? nullptr : &*found;
 }
 
 bool PendingReleases::prepare(const PendingRelease& release) noexcept {
   try {
     for (const PendingRelease::Use& use : release.uses) {
-      if (find(use.stream) == nullptr) {
-        queues_.push_back({use.stream});
+      if (find(use) == nullptr) {
+        queues_.push_back({use.stream, use.event != kNoEvent});
       }
     }
     return true;
@@ -34,7 +47,7 @@ void PendingReleases::add(std::unique_ptr<PendingRelease> release) noexcept {
     }
     use.release = added;
     use.next = nullptr;
-    Queue& queue = *find(use.stream);
+    Queue& queue = *find(use);
     (queue.first == nullptr ? queue.first : queue.last->next) = &use;
     queue.last = &use;
     ++added->uses_left;
@@ -42,17 +55,25 @@ void PendingReleases::add(std::unique_ptr<PendingRelease> release) noexcept {
   count_.fetch_add(1, std::memory_order_release);
 }
 
-bool PendingReleases::is_complete(PendingRelease::Use& use) noexcept {
-  if (use.event == kNoEvent && events_.record(use.stream, use.event) != StreamEvents::Recorded::yes) {
-    return false;  // of a stream destroyed in its capture, nothing but a wait for the whole device can tell
+void PendingReleases::keep(std::unique_ptr<PendingRelease> release) noexcept {
+  release->next = kept_;
+  kept_ = release.release();
+}
+
+bool PendingReleases::is_complete(PendingRelease::Use& use, const StreamKey* named) noexcept {
+  if (use.event == kNoEvent) {
+    const bool may_name = use.stream.is_lasting() || (named != nullptr && use.stream == *named);
+    if (!may_name || events_.record(use.stream, use.event) != StreamEvents::Recorded::yes) {
+      return false;
+    }
   }
   return events_.is_complete(use.event);
 }
 
-PendingRelease* PendingReleases::take_complete() noexcept {
+PendingRelease* PendingReleases::take_complete(const StreamKey* named) noexcept {
   PendingRelease* complete = nullptr;
   for (Queue& queue : queues_) {
-    while (queue.first != nullptr && is_complete(*queue.first)) {
+    while (queue.first != nullptr && is_complete(*queue.first, named)) {
       PendingRelease::Use& use = *queue.first;
       queue.first = use.next;
       events_.recycle(use.event);
@@ -68,14 +89,27 @@ PendingRelease* PendingReleases::take_complete() noexcept {
   return complete;
 }
 
-PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane) noexcept {
+void PendingReleases::end_completion() noexcept {
+  completing_.fetch_sub(1, std::memory_order_acq_rel);
+  completing_.notify_all();
+}
+
+bool PendingReleases::await_completions(std::uint64_t epoch) noexcept {
+  if (const std::uint32_t now = completing_.load(std::memory_order_acquire); now != 0 && this->epoch() == epoch) {
+    completing_.wait(now, std::memory_order_acquire);
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);  // under which a poll takes back what it counts no more
+  return this->epoch() != epoch;
+}
+
+PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane, bool with_fallbacks) noexcept {
   PendingRelease* taken = nullptr;
   for (Queue& queue : queues_) {
     PendingRelease::Use* use = queue.first;
     queue.first = queue.last = nullptr;
     while (use != nullptr) {
       PendingRelease::Use* next = use->next;
-      if (use->release->lane == &lane) {
+      if (use->release->lane == &lane && (with_fallbacks || !use->release->is_fallback())) {
         // Uses already complete are no longer listed: what is left has this many.
         if (--use->release->uses_left == 0) {
           use->release->next = taken;
@@ -92,6 +126,20 @@ PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane) noexcept {
   }
   std::erase_if(queues_, [](const Queue& queue) { return queue.first == nullptr; });
   return taken;
+}
+
+PendingRelease* PendingReleases::take_kept_of(const MemoryPool& lane, PendingRelease* list) noexcept {
+  PendingRelease** link = &kept_;
+  while (*link != nullptr) {
+    PendingRelease* release = *link;
+    if (release->lane == &lane) {
+      *link = std::exchange(release->next, list);
+      list = release;
+    } else {
+      link = &release->next;
+    }
+  }
+  return list;
 }
 
 }  // namespace tierpool

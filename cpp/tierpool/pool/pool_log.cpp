@@ -52,6 +52,16 @@ void PoolLog::trim_refused(const std::string& device_name) {
   log(LogLevel::warning, "MetalMemoryPool: Device '" + device_name + "' kept some memory that trim gave back");
 }
 
+void PoolLog::memory_kept(std::uint64_t bytes) noexcept {
+  try {
+    log(LogLevel::warning, "MetalMemoryPool: Kept " + format_memory_size(bytes) +
+                               " for good: the device cannot tell whether its streams have done with it; close the "
+                               "pool when no stream is being captured");
+  } catch (const std::bad_alloc&) {
+    log(LogLevel::warning, "MetalMemoryPool: Kept memory for good that streams may still use");
+  }
+}
+
 void PoolLog::close(const LeakReport& report) {
   if (report.live_arrays != 0) {
     log(LogLevel::info, "MetalMemoryPool: Closed with " + std::to_string(report.live_arrays) + " live arrays of " +

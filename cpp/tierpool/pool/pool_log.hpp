@@ -31,6 +31,8 @@ class PoolLog {
   static void creation_failed();
   static void warmup_size_skipped(std::uint64_t bytes, std::uint64_t heap_bytes, bool size_is_default);
   static void trim_refused(const std::string& device_name);
+  /// Of memory that is never used again: no one can tell when a device has done with it.
+  static void memory_kept(std::uint64_t bytes) noexcept;
   /// Arrays at INFO, as arrays; buffers as leaks; nothing when nothing is live.
   static void close(const LeakReport& report);
 

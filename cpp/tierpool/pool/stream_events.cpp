@@ -41,18 +41,20 @@ void StreamEvents::recycle(EventHandle event) noexcept {
 }
 
 StreamEvents::Recorded StreamEvents::record(const StreamKey& stream, EventHandle& event) noexcept {
-  const EventHandle taken = is_reachable(stream) ? take() : kNoEvent;
+  if (!is_reachable(stream)) {
+    return Recorded::failed;
+  }
+  // Asked first: to record on the default stream would invalidate another stream's capture.
+  if (streams_->is_capturing(stream.handle)) {
+    return stream.handle <= kLegacyStream ? Recorded::not_now : Recorded::capturing;
+  }
+  const EventHandle taken = take();
   if (taken == kNoEvent) {
     return Recorded::failed;
   }
   if (!streams_->record_event(taken, stream.handle)) {
     recycle(taken);
     return Recorded::failed;
-  }
-  // Asked afterwards: only a recording may name a stream that was destroyed.
-  if (streams_->is_capturing(stream.handle)) {
-    recycle(taken);
-    return Recorded::capturing;
   }
   event = taken;
   return Recorded::yes;

@@ -20,17 +20,24 @@ class StreamEvents {
   StreamEvents(const StreamEvents&) = delete;
   StreamEvents& operator=(const StreamEvents&) = delete;
 
-  enum class Recorded { yes, capturing, failed };
-  /// Marks the present end of a stream's work by an event, to be recycled. None while the stream is captured: such an
-  /// event must never be asked. Fails for a stream that cannot be reached from here: one destroyed, or the default
-  /// stream of another thread.
+  enum class Recorded {
+    yes,
+    capturing,  ///< the stream's work goes into a graph, whose launches no event tells
+    not_now,    ///< the capture of another stream forbids it
+    failed
+  };
+  /// Marks the present end of a stream's work by an event, to be recycled. The stream has to be one that the caller
+  /// names or a lasting one: the handle of a destroyed stream must not be used. Fails where the handle means another
+  /// stream than the key: one that was made since, or this thread's default stream instead of another thread's.
   [[nodiscard]] Recorded record(const StreamKey& stream, EventHandle& event) noexcept;
   [[nodiscard]] bool is_complete(EventHandle event) noexcept;
   /// Blocks until the event is complete. False when that can never be known.
   [[nodiscard]] bool wait(EventHandle event) noexcept { return streams_->synchronize_event(event); }
-  /// Lets a stream's later work begin when the event is complete; blocks no one. False when the device refuses.
+  /// Lets the later work of a stream, named as for record(), begin when the event is complete; blocks no one. False
+  /// when the device refuses.
   [[nodiscard]] bool order(const StreamKey& later, EventHandle event) noexcept;
-  /// Blocks until the device has nothing left to do. False when that can never be known.
+  /// Blocks until the device has nothing left to do. False when that cannot be known: then no memory may be taken for
+  /// unused.
   [[nodiscard]] bool wait_for_device() noexcept { return streams_->synchronize_device(); }
   void recycle(EventHandle event) noexcept;
   /// Whether a handle means the same stream here and now as it did where the key was made.

@@ -12,6 +12,9 @@ struct StreamKey {
   StreamHandle handle = kDefaultStream;
   std::uint64_t id = 0;  ///< the device's for the stream, or the thread's for its default stream
 
+  /// Whether the handle may be named at any time: the device's own streams are never destroyed.
+  [[nodiscard]] bool is_lasting() const noexcept { return handle <= kPerThreadStream; }
+
   friend bool operator==(const StreamKey&, const StreamKey&) = default;
 };
 

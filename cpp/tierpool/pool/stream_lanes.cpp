@@ -42,6 +42,11 @@ StreamLanes::StreamLanes(MemoryPool& home, Device& device, std::optional<std::ui
           [this] {
             pending.unlock();
             mutex_.unlock();
+          },
+          [this] {
+            pending.forget_completions();
+            pending.unlock();
+            mutex_.unlock();
           }) {}
 
 MemoryPool* StreamLanes::find(const StreamKey& stream) noexcept {

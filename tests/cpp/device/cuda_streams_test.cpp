@@ -52,8 +52,6 @@ TEST_F(CudaStreamsTest, IdsTellStreamsThreadsAndNamesOfTheDefaultApart) {
   std::thread([&] { theirs = streams_.stream_id(kPerThreadStream); }).join();
   EXPECT_NE(mine, theirs);
   EXPECT_EQ(mine, streams_.stream_id(kPerThreadStream));
-  fake_cuda_destroy_stream(other);
-  EXPECT_EQ(streams_.stream_id(other), 0u);
 }
 
 TEST_F(CudaStreamsTest, StreamsOfOthersAndDestroyedOnesAreRefused) {
@@ -71,11 +69,10 @@ TEST_F(CudaStreamsTest, StreamsOfOthersAndDestroyedOnesAreRefused) {
   }
   const EventHandle event = streams_.create_event();
   EXPECT_FALSE(streams_.record_event(event, foreign));
+  EXPECT_FALSE(streams_.wait_event(foreign, event));
+  EXPECT_FALSE(streams_.synchronize_stream(foreign));
   fake_cuda_destroy_stream(stream_);
   EXPECT_THROW(streams_.require_stream(stream_), DeviceError);
-  EXPECT_FALSE(streams_.record_event(event, stream_));
-  EXPECT_FALSE(streams_.wait_event(stream_, event));
-  EXPECT_FALSE(streams_.synchronize_stream(stream_));
   streams_.destroy_event(event);
 }
 
@@ -86,6 +83,16 @@ TEST_F(CudaStreamsTest, ACaptureIsSeenAlsoWhereTheQuestionIsForbidden) {
   EXPECT_FALSE(streams_.is_capturing(kDefaultStream));
   fake_cuda_fail("cuStreamIsCapturing", kCuStreamCaptureImplicit, 0, 1);
   EXPECT_TRUE(streams_.is_capturing(kDefaultStream));
+}
+
+TEST_F(CudaStreamsTest, TheDeviceIsNotWaitedForDuringACaptureThatCanBeSeen) {
+  fake_cuda_make_blocking(stream_);
+  fake_cuda_set_capturing(stream_, true);
+  EXPECT_TRUE(streams_.is_capturing(kDefaultStream));
+  EXPECT_FALSE(streams_.synchronize_device());
+  EXPECT_EQ(fake_cuda_calls("cuCtxSynchronize"), 0u);
+  fake_cuda_set_capturing(stream_, false);
+  EXPECT_TRUE(streams_.synchronize_device());
 }
 
 TEST_F(CudaStreamsTest, FailuresAreAnswers) {
@@ -113,8 +120,7 @@ TEST_F(CudaStreamsTest, CopiesGoEitherWay) {
   ASSERT_TRUE(streams.synchronize_stream(kPerThreadStream));
   EXPECT_EQ(host[63], 0x17);
   streams.copy_async(0, 0, 0, stream_);
-  fake_cuda_destroy_stream(stream_);
-  EXPECT_THROW(streams.copy_async(memory.address, address_of(host.data()), 1, stream_), DeviceError);
+  EXPECT_THROW(streams.copy_async(memory.address, address_of(host.data()), 1, fake_cuda_create_stream(1)), DeviceError);
   device.free_direct(memory.address, 64, 256);
 }
 

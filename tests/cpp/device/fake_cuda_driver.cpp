@@ -101,8 +101,12 @@ CuContext fake_cuda_create_context(int device) {
 std::uint64_t fake_cuda_create_stream(int device) {
   const std::lock_guard lock(state().mutex);
   Context* context = state().primary[static_cast<std::size_t>(device)];
-  state().streams.push_back(new Stream{context, state().next_stream_id++, false, false});
+  state().streams.push_back(new Stream{context, state().next_stream_id++, false, false, false});
   return address_of(state().streams.back());
+}
+void fake_cuda_make_blocking(std::uint64_t stream) {
+  const std::lock_guard lock(state().mutex);
+  static_cast<Stream*>(at(stream))->blocking = true;
 }
 void fake_cuda_destroy_stream(std::uint64_t stream) {
   const std::lock_guard lock(state().mutex);
@@ -240,6 +244,9 @@ CuResult cuCtxGetDevice(CuDevice* device) {
 CuResult cuCtxSynchronize() {
   const bool opened = gate().pass();
   FAKE_CUDA_BEGIN(begin_in_context, "cuCtxSynchronize")
+  if (is_any_capturing(false)) {
+    return misuse(kCaptureUnsupported);  // and every capture is invalid
+  }
   complete_all();
   return opened ? kCuSuccess : misuse(kCuNotReady);
 }

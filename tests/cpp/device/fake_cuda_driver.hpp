@@ -32,7 +32,9 @@ void fake_cuda_hold_waits(bool hold);
 [[nodiscard]] int fake_cuda_waiting_count();
 
 [[nodiscard]] CuContext fake_cuda_create_context(int device);
+/// One that is not ordered with the default stream.
 [[nodiscard]] std::uint64_t fake_cuda_create_stream(int device);
+void fake_cuda_make_blocking(std::uint64_t stream);
 void fake_cuda_destroy_stream(std::uint64_t stream);
 void fake_cuda_set_capturing(std::uint64_t stream, bool capturing);
 

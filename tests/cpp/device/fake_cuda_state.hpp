@@ -26,6 +26,7 @@ inline constexpr CuResult kInvalidDevice = 101;
 inline constexpr CuResult kInvalidHandle = 400;
 inline constexpr CuResult kAlreadyRegistered = 712;
 inline constexpr CuResult kNotRegistered = 713;
+inline constexpr CuResult kCaptureUnsupported = 900;
 
 struct FailureOrder {
   CuResult result = kCuSuccess;
@@ -54,6 +55,7 @@ struct Stream {
   unsigned long long id = 0;
   bool destroyed = false;
   bool capturing = false;
+  bool blocking = false;  // ordered with the default stream
 };
 struct Event {
   bool pending = false;
@@ -199,15 +201,28 @@ inline Stream* find_stream(CuStream stream) {
   return found == state().streams.end() || (*found)->destroyed ? nullptr : *found;
 }
 
+inline bool is_legacy(CuStream stream) { return address_of(stream) <= 1; }
 inline bool is_special(CuStream stream) { return address_of(stream) <= 2; }
 
-/// A stream that exists and is one of the current context.
+/// A stream that exists and is one of the current context. A real driver may crash over one that was destroyed.
 inline CuResult check_stream(CuStream stream) {
   if (is_special(stream)) {
     return kCuSuccess;
   }
   const Stream* found = find_stream(stream);
-  return found != nullptr && found->context == context_stack.back() ? kCuSuccess : kInvalidHandle;
+  if (found == nullptr) {
+    return misuse(kInvalidHandle);
+  }
+  return found->context == context_stack.back() ? kCuSuccess : kInvalidHandle;
+}
+
+/// Whether a stream of the current context is captured, of those ordered with the default stream or of all.
+inline bool is_any_capturing(bool blocking_only) {
+  const auto is_captured = [blocking_only](const Stream* stream) {
+    return stream->capturing && !stream->destroyed && stream->context == context_stack.back() &&
+           (stream->blocking || !blocking_only);
+  };
+  return std::any_of(state().streams.begin(), state().streams.end(), is_captured);
 }
 
 inline void make_copies(std::uint64_t count) {

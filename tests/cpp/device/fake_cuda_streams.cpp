@@ -26,6 +26,9 @@ CuResult cuEventRecord(CuEvent event, CuStream stream) {
   if (check_stream(stream) != kCuSuccess) {
     return kInvalidHandle;
   }
+  if (is_legacy(stream) && is_any_capturing(true)) {
+    return misuse(kCuStreamCaptureImplicit);  // and the capture is invalid
+  }
   static_cast<Event*>(event)->pending = state().hold_work;
   static_cast<Event*>(event)->copies_before = copies_enqueued();
   return kCuSuccess;
@@ -51,9 +54,12 @@ CuResult cuStreamGetCtx(CuStream stream, CuContext* context) {
 }
 CuResult cuStreamIsCapturing(CuStream stream, int* status) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamIsCapturing")
+  if (is_legacy(stream) && is_any_capturing(true)) {
+    return kCuStreamCaptureImplicit;
+  }
   const Stream* found = find_stream(stream);
   *status = found != nullptr && found->capturing ? 1 : 0;
-  return found == nullptr && !is_special(stream) ? kInvalidHandle : kCuSuccess;
+  return found == nullptr && !is_special(stream) ? misuse(kInvalidHandle) : kCuSuccess;
 }
 CuResult cuStreamSynchronize(CuStream stream) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamSynchronize")
@@ -72,7 +78,7 @@ CuResult cuStreamGetId(CuStream stream, unsigned long long* id) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamGetId")
   const Stream* found = find_stream(stream);
   *id = found == nullptr ? 0 : found->id;
-  return found == nullptr ? kInvalidHandle : kCuSuccess;
+  return found == nullptr ? misuse(kInvalidHandle) : kCuSuccess;
 }
 
 }  // extern "C"

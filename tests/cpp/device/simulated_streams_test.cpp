@@ -114,6 +114,7 @@ TEST_F(SimulatedStreamsTest, StreamsAreToldApartByIdWhereHandlesAreUsedAgain) {
   streams_.destroy_stream(first_);
   EXPECT_EQ(streams_.stream_id(first_), 0u);
   EXPECT_FALSE(streams_.record_event(event_, first_));
+  EXPECT_EQ(streams_.misuse_count(), 2u);
   EXPECT_EQ(streams_.create_stream(), first_);
   EXPECT_NE(streams_.stream_id(first_), id);
   EXPECT_EQ(streams_.stream_id(kDefaultStream), streams_.stream_id(kLegacyStream));
@@ -143,6 +144,7 @@ TEST_F(SimulatedStreamsTest, CapturedWorkDoesNotRunAndItsEventsMustNotBeAsked) {
   EXPECT_FALSE(streams_.synchronize_event(event_));
   EXPECT_EQ(streams_.misuse_count(), 3u);
   EXPECT_FALSE(streams_.synchronize_device());
+  EXPECT_EQ(streams_.misuse_count(), 4u);
   EXPECT_FALSE(streams_.synchronize_stream(first_));
   streams_.end_capture(first_);
   EXPECT_TRUE(streams_.synchronize_device());

@@ -33,7 +33,7 @@ class HeapTest : public ::testing::Test {
   }
   [[nodiscard]] static HeapStatistics statistics(const Heap& heap) { return heap.statistics({}, {}); }
   [[nodiscard]] bool release(Heap& heap, const Allocation& allocation) {
-    const ReleaseResult result = heap.release(allocation, ends_late_);
+    const ReleaseResult result = heap.release(allocation, {ends_late_});
     EXPECT_EQ(ends_late_, 0u);
     return result == ReleaseResult::released;
   }

@@ -5,7 +5,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <ostream>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -91,6 +93,10 @@ class Program {
         }
         EXPECT_TRUE(buffer.lane->release(buffer.allocation));
         return;
+      case 2:
+        use(buffer, buffer.stream);
+        EXPECT_TRUE(buffer.lane->release(buffer.allocation, buffer.stream));
+        return;
       default:
         use(buffer, buffer.stream);
         EXPECT_TRUE(buffer.lane->release(buffer.allocation));
@@ -106,7 +112,17 @@ class Program {
   std::vector<LiveBuffer> live_;
 };
 
-class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::WithParamInterface<bool> {
+struct Variant {
+  bool magazines = false;
+  OnExhaustion on_exhaustion = OnExhaustion::raise;
+
+  [[nodiscard]] std::string name() const {
+    return std::string(magazines ? "on" : "off") + (on_exhaustion == OnExhaustion::fallback ? "Fallbacks" : "");
+  }
+  friend void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name(); }
+};
+
+class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::WithParamInterface<Variant> {
  protected:
   MemoryPoolStreamsStress() {
     for (int count = 0; count < 8; ++count) {
@@ -117,8 +133,8 @@ class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::With
   /// Room for about half of what the programs would like to have.
   MemoryPool& build_pool(std::uint64_t granules) {
     return build(granules * kGranule, 1, [](PoolConfig& config) {
-      config.magazines = GetParam();
-      config.on_exhaustion = OnExhaustion::raise;
+      config.magazines = GetParam().magazines;
+      config.on_exhaustion = GetParam().on_exhaustion;
     });
   }
 
@@ -139,7 +155,9 @@ class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::With
 TEST_P(MemoryPoolStreamsStress, RandomProgramsInRandomOrderKeepWhatTheyWrote) {
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     MemoryPool& pool = build_pool(12);
-    const std::vector<StreamHandle> some{kDefaultStream, streams_[0], streams_[1], streams_[2]};
+    SimulatedStreams& streams = device_->simulated_streams();
+    const std::vector<StreamHandle> some{kDefaultStream, streams.create_stream(), streams.create_stream(),
+                                         streams.create_stream()};
     StreamMemory memory(*device_);
     Program program(pool, memory, some, seed);
     std::mt19937_64 random(seed);
@@ -154,6 +172,13 @@ TEST_P(MemoryPoolStreamsStress, RandomProgramsInRandomOrderKeepWhatTheyWrote) {
       }
     }
     program.finish();
+    for (std::size_t index = 1; index < some.size(); ++index) {
+      streams.destroy_stream(some[index]);
+    }
+    static_cast<void>(pool.trim());
+    const Allocation all = pool.allocate(12 * kGranule);
+    EXPECT_FALSE(all.is_fallback()) << "not all came back from lanes whose streams have gone";
+    EXPECT_TRUE(pool.release(all));
     EXPECT_LT(program.refused(), 200u);
     EXPECT_GT(memory.checked(), 100u);
     expect_at_rest(pool, memory);
@@ -199,8 +224,11 @@ TEST_P(MemoryPoolStreamsStress, ThreadsOnEightStreamsKeepWhatTheyWrote) {
   expect_at_rest(pool, memory);
 }
 
-INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStreamsStress, ::testing::Bool(),
-                         [](const auto& test) { return test.param ? "on" : "off"; });
+INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStreamsStress,
+                         ::testing::Values(Variant{}, Variant{.magazines = true},
+                                           Variant{.on_exhaustion = OnExhaustion::fallback},
+                                           Variant{.magazines = true, .on_exhaustion = OnExhaustion::fallback}),
+                         [](const auto& test) { return test.param.name(); });
 
 }  // namespace
 }  // namespace tierpool

@@ -1,7 +1,9 @@
 // The order of streams, on streams that stand still until a test advances them.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdint>
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -69,8 +71,20 @@ TEST_F(MemoryPoolStreamsTest, SameStreamReuseIsImmediateAndJoinsNeighbours) {
   ASSERT_TRUE(lane.release(second));
   const Allocation both = keep(lane.allocate(16 * kGranule));
   EXPECT_EQ(both.address, std::min(first.address, second.address));
-  EXPECT_EQ(streams().call_count(StreamCall::record_event), 0u);
+  EXPECT_EQ(pending_bytes(), 0u);
+  EXPECT_EQ(streams().call_count(StreamCall::synchronize), 0u);
   EXPECT_TRUE(lane.release(both));
+}
+
+TEST_F(MemoryPoolStreamsTest, MagazinesRecordNothing) {
+  MemoryPool& lane = build_pool([](PoolConfig& config) { config.magazines = true; }).lane(a_);
+  ASSERT_TRUE(lane.release(lane.allocate(kGranule / 64), a_));
+  const std::uint64_t recorded = streams().call_count(StreamCall::record_event);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(lane.release(lane.allocate(kGranule / 64), a_));
+    ASSERT_TRUE(lane.release(lane.allocate(kGranule / 64)));
+  }
+  EXPECT_EQ(streams().call_count(StreamCall::record_event), recorded);
 }
 
 TEST_F(MemoryPoolStreamsTest, OtherStreamsReleaseIsPendingUntilItsEventIsComplete) {
@@ -128,12 +142,27 @@ TEST_F(MemoryPoolStreamsTest, FallbacksWaitForTheirStreamToo) {
   const Allocation fallback = lane.allocate(17 * kGranule);
   ASSERT_TRUE(fallback.is_fallback());
   keep_busy(a_);
-  ASSERT_TRUE(lane.release(fallback));
+  ASSERT_TRUE(lane.release(fallback, a_));
   EXPECT_EQ(device_->direct_bytes(), 17 * kGranule);
   EXPECT_EQ(pool.statistics().fallback_pending_bytes, 17 * kGranule);
   run(a_);
   EXPECT_TRUE(pool.poll_pending());
   EXPECT_EQ(device_->direct_bytes(), 0u);
+}
+
+TEST_F(MemoryPoolStreamsTest, FallbacksAreNotGivenBackWhereTheirStreamIsOnlyWaitedFor) {
+  MemoryPool& lane = build_pool().lane(a_);
+  const Allocation all = lane.allocate(16 * kGranule);
+  const Allocation fallback = lane.allocate(kGranule);
+  ASSERT_TRUE(fallback.is_fallback());
+  streams().enqueue(b_, [&] { device_->use(fallback.address, kGranule); });
+  ASSERT_TRUE(lane.release(fallback, b_));
+  const Allocation other = lane.allocate(kGranule);
+  EXPECT_TRUE(other.is_fallback());
+  run(b_);
+  EXPECT_EQ(device_->misuse_count(), 0u);
+  EXPECT_TRUE(lane.release(all, a_));
+  EXPECT_TRUE(lane.release(other, a_));
 }
 
 TEST_F(MemoryPoolStreamsTest, LanesTogetherCommitNoMoreThanOneAloneCould) {
@@ -154,11 +183,11 @@ TEST_F(MemoryPoolStreamsTest, MemoryMovesFromAnIdleLaneAtOnceAndFromABusyOneByWa
   MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
   MemoryPool& from = pool.lane(a_);
   MemoryPool& to = pool.lane(b_);
-  ASSERT_TRUE(from.release(from.allocate(16 * kGranule)));
+  ASSERT_TRUE(from.release(from.allocate(16 * kGranule), a_));
   const Allocation moved = to.allocate(16 * kGranule);
   EXPECT_EQ(streams().call_count(StreamCall::synchronize), 0u);
   keep_busy(b_);
-  ASSERT_TRUE(to.release(moved));
+  ASSERT_TRUE(to.release(moved, b_));
   const Allocation back = from.allocate(16 * kGranule);
   EXPECT_EQ(streams().queued_count(), 0u) << "what the memory was used for had to run first";
   EXPECT_EQ(streams().call_count(StreamCall::synchronize), 1u);
@@ -182,6 +211,32 @@ TEST_F(MemoryPoolStreamsTest, PressureOrdersAStreamBehindItsPendingMemoryInstead
   EXPECT_TRUE(lane.release(again));
 }
 
+TEST_F(MemoryPoolStreamsTest, RequestWaitsForMemoryThatAnotherThreadIsAboutToBringBack) {
+  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& lane = pool.lane(a_);
+  std::promise<void> begun;
+  std::promise<void> end;
+  streams().enqueue(b_, [&] {
+    begun.set_value();
+    end.get_future().wait();
+  });
+  streams().fail(StreamCall::wait_event);  // so that events are waited for
+  ASSERT_TRUE(lane.release(lane.allocate(16 * kGranule), b_));
+  std::thread first([&] { EXPECT_TRUE(lane.release(lane.allocate(4 * kGranule))); });
+  begun.get_future().wait();
+  Allocation allocation;
+  EXPECT_EQ(lane.serve({.bytes = kGranule, .may_block = false}, allocation), AllocationOutcome::would_block);
+  std::thread device([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    end.set_value();
+  });
+  EXPECT_EQ(lane.serve({.bytes = 4 * kGranule}, allocation), AllocationOutcome::served);
+  first.join();
+  device.join();
+  EXPECT_TRUE(lane.release(allocation));
+  expect_identities(pool);
+}
+
 TEST_F(MemoryPoolStreamsTest, RequestThatMustNotBlockSaysSoUnderPressure) {
   MemoryPool& pool = build_pool();
   MemoryPool& from = pool.lane(a_);
@@ -194,11 +249,9 @@ TEST_F(MemoryPoolStreamsTest, RequestThatMustNotBlockSaysSoUnderPressure) {
   EXPECT_TRUE(to.release(allocation));
 }
 
-TEST_F(MemoryPoolStreamsTest, CapturedStreamIsRefusedClearlyAndItsReleasesWaitForItsEnd) {
+TEST_F(MemoryPoolStreamsTest, CapturedStreamIsRefusedClearly) {
   MemoryPool& pool = build_pool();
-  MemoryPool& lane = pool.lane(b_);
   const Allocation own = pool.lane(a_).allocate(kGranule);
-  const Allocation other = lane.allocate(kGranule);
   streams().begin_capture(a_);
   AllocationOutcome refusal = AllocationOutcome::served;
   EXPECT_EQ(pool.lane(a_, refusal), nullptr);
@@ -206,56 +259,9 @@ TEST_F(MemoryPoolStreamsTest, CapturedStreamIsRefusedClearlyAndItsReleasesWaitFo
   const std::string message = message_of<DeviceError>([&] { static_cast<void>(pool.lane(a_)); });
   EXPECT_NE(message.find("captured into a graph"), std::string::npos) << message;
   EXPECT_TRUE(pool.lane(kDefaultStream).release(pool.allocate(kGranule)));
-  ASSERT_TRUE(lane.release(other, a_));
-  EXPECT_FALSE(pool.poll_pending());
-  EXPECT_EQ(pending_bytes(), kGranule);
   streams().end_capture(a_);
-  EXPECT_TRUE(pool.poll_pending());
   EXPECT_TRUE(pool.lane(a_).release(own));
   EXPECT_EQ(streams().misuse_count(), 0u);
-}
-
-TEST_F(MemoryPoolStreamsTest, HandleUsedAgainIsAnotherStream) {
-  MemoryPool& pool = build_pool();
-  MemoryPool& old_lane = pool.lane(a_);
-  const Allocation allocation = old_lane.allocate(kGranule);
-  keep_busy(a_);
-  streams().destroy_stream(a_);
-  const StreamHandle reused = streams().create_stream();
-  ASSERT_EQ(reused, a_);
-  MemoryPool& new_lane = pool.lane(reused);
-  EXPECT_NE(&new_lane, &old_lane);
-  EXPECT_TRUE(old_lane.release(allocation));
-  // What the destroyed stream left to do still runs: only the whole device can tell when.
-  const Allocation all = new_lane.allocate(16 * kGranule);
-  EXPECT_FALSE(all.is_fallback());
-  EXPECT_EQ(streams().queued_count(), 0u);
-  EXPECT_TRUE(new_lane.release(all));
-  EXPECT_EQ(streams().misuse_count(), 0u);
-}
-
-TEST_F(MemoryPoolStreamsTest, ReleaseByAStreamDestroyedSinceIsSettledByTheDevice) {
-  MemoryPool& pool = build_pool();
-  Allocation allocation = pool.allocate(16 * kGranule);
-  ASSERT_TRUE(pool.record_stream(allocation, a_));
-  keep_busy(a_);
-  streams().destroy_stream(a_);
-  ASSERT_TRUE(pool.release(allocation));
-  EXPECT_EQ(pending_bytes(), 16 * kGranule);
-  EXPECT_FALSE(pool.poll_pending());
-  const Allocation again = pool.allocate(16 * kGranule);
-  EXPECT_FALSE(again.is_fallback());
-  EXPECT_EQ(streams().queued_count(), 0u);
-  EXPECT_TRUE(pool.release(again));
-  EXPECT_EQ(streams().misuse_count(), 0u);
-}
-
-TEST_F(MemoryPoolStreamsTest, UnknownStreamIsRefused) {
-  MemoryPool& pool = build_pool();
-  EXPECT_THROW(static_cast<void>(pool.lane(0xdead)), DeviceError);
-  AllocationOutcome refusal = AllocationOutcome::served;
-  EXPECT_EQ(pool.lane(0xdead, refusal), nullptr);
-  EXPECT_EQ(refusal, AllocationOutcome::no_streams);
 }
 
 TEST_F(MemoryPoolStreamsTest, LaneThatCannotBeMadeIsOutOfMemory) {
