@@ -5,8 +5,7 @@
 
 namespace tierpool {
 
-/// Bytes taken from all heaps of a pool, by counted live blocks and parked ones, and the most they ever were since
-/// reset. Thread-safe.
+/// Bytes taken from somewhere, and the most they ever were since reset. Thread-safe.
 class UsedBytes {
  public:
   void add(std::uint64_t bytes) noexcept;
