@@ -31,6 +31,8 @@ _FLOAT_ENDINGS = (".bias", ".scale", "attn_sinks.weight", "rope_freqs.weight")
 _FLOAT = "F32"
 # Where the queries are as wide as the embedding, llama.cpp compares their shape with that alone.
 _PROJECTION = re.compile(r"attn_(q|k|v|qkv)\.(?:weight|bias)")
+_WINDOWED = frozenset({"gpt-oss"})
+_TRUSTED_OFFSETS = "tokenizer.ggml.precompiled_charsmap"
 _NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64"})
 
 
@@ -71,7 +73,14 @@ def check_engine_limits(model: Model, reader: MetadataReader, layers: int) -> No
             reader.fail(key, f"is {epsilon!r}, it must be 0 or more")
     if model.architecture in ARCHITECTURES:
         _check_heads(model, reader, layers)
+        if model.architecture in _WINDOWED:
+            _check_windows(reader, layers, layers - predicting)
         _check_types(model)
+        if _TRUSTED_OFFSETS in model.metadata:
+            raise ModelError(
+                f"{model.path}: {_TRUSTED_OFFSETS} is no part of a model of architecture {model.architecture}, and "
+                "wrong offsets in it would end the process; convert the model again without it"
+            )
 
 
 def _check_heads(model: Model, reader: MetadataReader, layers: int) -> None:
@@ -104,6 +113,17 @@ def _same_in_all_layers(reader: MetadataReader, key: str, layers: int, default: 
     if not numbers[0] or len(set(numbers)) > 1:
         reader.fail(key, f"is {numbers}, it must be the same in all layers, and not 0")
     return numbers[0]
+
+
+def _check_windows(reader: MetadataReader, layers: int, computed: int) -> None:
+    """Check that a layer has a window: from the file's list, or in all but every so-manieth layer."""
+    pattern = reader.value("attention.sliding_window_pattern", 2)
+    has_window = any(pattern[:layers]) if isinstance(pattern, tuple) else computed > 0 and pattern != 1
+    if not has_window:
+        reader.fail(
+            "attention.sliding_window_pattern",
+            f"is {pattern}, which gives none of {computed} layers a window; one at least must have it",
+        )
 
 
 def _check_types(model: Model) -> None:

@@ -57,6 +57,9 @@ BAD_KEYS: list[tuple[str, dict[str, Value], str]] = [
     ("qwen3", {"attention.value_length": 32}, "value_length is 32, it must be attention.key_length, 64"),
     ("qwen3moe", {"rope.dimension_count": 32}, "rope.dimension_count is 32, it must be attention.key_length, 64"),
     ("gpt-oss", {"attention.key_length_swa": 32}, "key_length_swa is 32, it must be attention.key_length, 64"),
+    ("gpt-oss", {"attention.sliding_window_pattern": 1}, "pattern is 1, which gives none of 2 layers a window"),
+    ("gpt-oss", {"attention.sliding_window_pattern": (0, 0)}, r"pattern is \(0, 0\), which gives none"),
+    ("gpt-oss", {"nextn_predict_layers": 2}, "pattern is 2, which gives none of 0 layers a window"),
     ("qwen3moe", {"expert_used_count": 5}, "expert_used_count is 5, but there are 4 experts"),
     ("qwen3moe", {"expert_used_count": 0}, "expert_used_count is 0, but there are 4 experts"),
     ("qwen3moe", {"expert_group_count": 3}, "expert_group_count is 3, it must divide the number of experts, 4"),
@@ -72,6 +75,13 @@ def test_sizes_that_llama_cpp_asserts(
     changed = {f"{model.architecture}.{key}": value for key, value in keys.items()}
     with pytest.raises(ModelError, match=says):
         read_hyperparameters(replace(model, metadata={**model.metadata, **changed}))
+
+
+def test_a_table_whose_offsets_llama_cpp_trusts(model_of: Callable[[str], Model]) -> None:
+    model = model_of("llama")
+    metadata = {**model.metadata, "tokenizer.ggml.precompiled_charsmap": (1, 2)}
+    with pytest.raises(ModelError, match="precompiled_charsmap is no part of a model of architecture llama"):
+        read_hyperparameters(replace(model, metadata=metadata))
 
 
 @pytest.mark.parametrize(

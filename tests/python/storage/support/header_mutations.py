@@ -95,6 +95,7 @@ class _Tensor:
 class _Parts:
     """A header taken apart."""
 
+    architecture: bytes
     keys: list[_Key]
     tensors: list[_Tensor]
 
@@ -123,8 +124,10 @@ class _Parts:
             name = raw(_TEXT)
             return _Tensor(name, [take("Q") for _ in range(take("I"))], take("I"), take("Q"))
 
-        _, tensors, keys = take("I"), take("Q"), take("Q")
-        return cls([key() for _ in range(keys)], [tensor() for _ in range(tensors)])
+        _, tensor_count, key_count = take("I"), take("Q"), take("Q")
+        keys = [key() for _ in range(key_count)]
+        (architecture,) = next(key.values for key in keys if key.name == b"general.architecture")
+        return cls(architecture, keys, [tensor() for _ in range(tensor_count)])
 
     def pack(self) -> bytes:
         counts = struct.pack("<IQQ", 3, len(self.tensors), len(self.keys))
@@ -147,8 +150,7 @@ def _change_key(choose: random.Random, parts: _Parts) -> None:
     if action == 0:
         parts.keys.remove(key)
     elif action == 1:
-        prefix = next(key.values[0] for key in parts.keys if key.name == b"general.architecture")
-        name = prefix + b"." + choose.choice(_MORE_KEYS).encode()
+        name = parts.architecture + b"." + choose.choice(_MORE_KEYS).encode()
         if all(other.name != name for other in parts.keys):
             parts.keys.append(_Key(name, 4, 4, [_number(choose, 4)]))
     elif action == 2 and _TEXT not in {key.kind, key.element}:
