@@ -32,6 +32,7 @@ _FLOAT = "F32"
 # Where the queries are as wide as the embedding, llama.cpp compares their shape with that alone.
 _PROJECTION = re.compile(r"attn_(q|k|v|qkv)\.(?:weight|bias)")
 _WINDOWED = frozenset({"gpt-oss"})
+_TRUSTED_OFFSETS = "tokenizer.ggml.precompiled_charsmap"
 _NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64"})
 
 
@@ -75,6 +76,11 @@ def check_engine_limits(model: Model, reader: MetadataReader, layers: int) -> No
         if model.architecture in _WINDOWED:
             _check_windows(reader, layers, layers - predicting)
         _check_types(model)
+        if _TRUSTED_OFFSETS in model.metadata:
+            raise ModelError(
+                f"{model.path}: {_TRUSTED_OFFSETS} is no part of a model of architecture {model.architecture}, and "
+                "wrong offsets in it would end the process; convert the model again without it"
+            )
 
 
 def _check_heads(model: Model, reader: MetadataReader, layers: int) -> None:

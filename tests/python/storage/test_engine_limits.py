@@ -77,6 +77,13 @@ def test_sizes_that_llama_cpp_asserts(
         read_hyperparameters(replace(model, metadata={**model.metadata, **changed}))
 
 
+def test_a_table_whose_offsets_llama_cpp_trusts(model_of: Callable[[str], Model]) -> None:
+    model = model_of("llama")
+    metadata = {**model.metadata, "tokenizer.ggml.precompiled_charsmap": (1, 2)}
+    with pytest.raises(ModelError, match="precompiled_charsmap is no part of a model of architecture llama"):
+        read_hyperparameters(replace(model, metadata=metadata))
+
+
 @pytest.mark.parametrize(
     ("name", "type_name", "says"),
     [

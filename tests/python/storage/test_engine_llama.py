@@ -8,7 +8,6 @@ import gc
 import logging
 import mmap
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -187,61 +186,6 @@ def test_text(moe: LlamaEngine) -> None:
     assert not moe.is_end(5)
     assert moe.metadata["general.architecture"] == "qwen3moe"
     assert "messages" in moe.metadata["tokenizer.chat_template"]
-
-
-@pytest.fixture(params=["experts", "layers", "resident", "plain"])
-def harmed(
-    request: pytest.FixtureRequest, models: Callable[[str], Path], profile: Profile, tmp_path: Path
-) -> Iterator[LlamaEngine]:
-    """A model in each mode, in a file of its own."""
-    path = tmp_path / "model.gguf"
-    path.write_bytes(models("llama" if request.param == "layers" else "qwen3moe").read_bytes())
-    if request.param == "plain":
-        engine = load_plain(path, context=CONTEXT, threads=1)
-    else:
-        plan = plan_for(path, profile, 100.0 if request.param == "resident" else 0.0)
-        assert plan.mode == request.param
-        engine = load_engine(plan)
-    yield engine
-    engine.close()
-
-
-def test_a_file_that_is_cut_removed_or_written_to(harmed: LlamaEngine) -> None:
-    path = Path(harmed.plan.path)
-    before = harmed.evaluate(PROMPT[:5])
-    whole, status = path.read_bytes(), path.stat()
-    os.truncate(path, len(whole) // 2)
-    with pytest.raises(ReadError, match="changed"):
-        harmed.evaluate(PROMPT[5:])
-    assert harmed.position == 5
-    path.write_bytes(whole)
-    with pytest.raises(ReadError, match="changed"):
-        harmed.evaluate(PROMPT[5:])
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    after = harmed.evaluate(PROMPT[5:])  # it is again what it was
-    harmed.truncate(0)
-    np.testing.assert_array_equal(harmed.evaluate(PROMPT[:5]), before)
-    np.testing.assert_array_equal(harmed.evaluate(PROMPT[5:]), after)
-    path.unlink()
-    with pytest.raises(ReadError, match="removed"):
-        harmed.evaluate([3])
-
-
-def test_a_resident_file_written_to_under_a_batch(models: Callable[[str], Path], tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(models("llama").read_bytes())
-    engine = load_plain(path, context=CONTEXT, threads=1)
-    decode = engine._context.decode
-
-    def write_and_decode(*arguments: object, **options: bool) -> int:
-        os.utime(path, ns=(1, 1))
-        return decode(*arguments, **options)
-
-    engine._context.decode = write_and_decode  # type: ignore[method-assign, assignment]
-    with pytest.raises(ReadError, match="changed"):
-        engine.evaluate(PROMPT)
-    assert engine.position == 0
-    engine.close()
 
 
 def test_a_model_that_is_not_the_one_planned_for(moe_plan: Plan, profile: Profile) -> None:
