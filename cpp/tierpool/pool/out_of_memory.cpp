@@ -40,7 +40,10 @@ DeviceState device_state(std::uint64_t bytes, const PoolStatistics& now, const P
 }
 
 std::string remedy(std::uint64_t bytes, const DeviceState& state, const PoolConfig& config, const Device& device) {
-  if (!state.text.empty() && state.free_bytes < bytes) {
+  if (!state.text.empty() && bytes > device.total_bytes()) {
+    return "ask for less than the device has in all";
+  }
+  if (!state.text.empty() && bytes > state.free_bytes) {
     return "release buffers, or what else holds memory of the device";
   }
   const std::string enlarge = bytes > config.heap_size_bytes ? "no heap can hold it: set heap_size_mb above the request"

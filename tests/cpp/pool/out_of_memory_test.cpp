@@ -45,6 +45,8 @@ TEST_F(OutOfMemoryTest, TellsWhatThePoolHasAndWhatTheDeviceHas) {
             "out of memory: requested 12582912 bytes (12MB), largest free block 14MB, free 14MB, fragmentation "
             "0.0%; device 'cuda:0' has 6MB free of 1024MB; release buffers, or what else holds memory of the "
             "device");
+  EXPECT_NE(message(2 * testing::kFakeCudaBytes).find("MB; ask for less than the device has in all"),
+            std::string::npos);
   EXPECT_TRUE(pool_->release(kept));
   EXPECT_TRUE(other->release(taken));
 }
