@@ -257,7 +257,9 @@ class MemoryPool {
   [[nodiscard]] bool end_release(const Allocation& allocation, bool behind_tail = false) noexcept;
   [[nodiscard]] bool needs_streams(const Allocation& allocation) noexcept;
   [[nodiscard]] bool release_in_order(const Allocation& allocation, bool is_named) noexcept;
-  [[nodiscard]] bool defer(const Allocation& allocation, std::unique_ptr<PendingRelease>& pending) noexcept;
+  /// Returns what could not be deferred.
+  [[nodiscard]] std::unique_ptr<PendingRelease> defer(const Allocation& allocation,
+                                                      std::unique_ptr<PendingRelease> pending) noexcept;
   void keep(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept;
   [[nodiscard]] std::uint64_t pending_bytes() const noexcept;
   [[nodiscard]] bool is_complete(PendingRelease& pending) noexcept;

@@ -60,8 +60,12 @@ bool MemoryPool::release_behind(const Allocation& allocation, std::span<const St
   origins_.forget(allocation);
   late_ends_.fetch_add(1, std::memory_order_relaxed);
   std::unique_ptr<PendingRelease> pending = make_pending(allocation, streams, are_named);
-  bool is_over = pending != nullptr && is_complete(*pending);
-  const bool was_deferred = pending != nullptr && !is_over && defer(allocation, pending);
+  const bool was_remembered = pending != nullptr;
+  bool is_over = was_remembered && is_complete(*pending);
+  if (was_remembered && !is_over) {
+    pending = defer(allocation, std::move(pending));
+  }
+  const bool was_deferred = was_remembered && pending == nullptr;
   bool is_kept = false;
   if (!is_over && !was_deferred) {
     is_over = (pending == nullptr || !pending->is_captured()) && lanes_->events.wait_for_device();
@@ -144,14 +148,15 @@ void MemoryPool::recycle_events(PendingRelease& pending) noexcept {
   }
 }
 
-bool MemoryPool::defer(const Allocation& allocation, std::unique_ptr<PendingRelease>& pending) noexcept {
+std::unique_ptr<PendingRelease> MemoryPool::defer(const Allocation& allocation,
+                                                  std::unique_ptr<PendingRelease> pending) noexcept {
   const std::lock_guard<PendingReleases> lock(lanes_->pending);
   if (is_closed() || pending->is_captured() || !lanes_->pending.prepare(*pending) ||
       !take_deferred(allocation, *pending)) {
-    return false;
+    return pending;
   }
   lanes_->pending.add(std::move(pending));
-  return true;
+  return nullptr;
 }
 
 void MemoryPool::keep(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept {
