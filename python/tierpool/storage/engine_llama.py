@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from tierpool.storage.engine import EngineCounters, LayerCounters
 
+_CANCELLED = "the evaluation was cancelled"
 # New mappings are told from old ones, so that only one model may be loaded at a time.
 _LOADING = threading.Lock()
 
@@ -209,11 +210,14 @@ class LlamaEngine:
         self._require_open()
         return self._vocabulary.is_end(token)
 
-    def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def evaluate(self, tokens: Sequence[int], cancelled: threading.Event | None = None) -> NDArray[np.float32]:
         """Compute the next positions and return the last one's logits; see `Engine.evaluate`."""
         self._require_open()
         self._require_room(tokens)
         self._cancelled.clear()
+        # Looked at after an older cancel is forgotten: whoever sets it later cancels once more.
+        if cancelled is not None and cancelled.is_set():
+            raise CancelledError(_CANCELLED)
         logits: NDArray[np.float32] = self._worker.run(partial(self._evaluate, tokens), self._cancel)
         return logits
 
@@ -288,7 +292,7 @@ class LlamaEngine:
 
     def _require_wanted(self) -> None:
         if self._cancelled.is_set():
-            raise CancelledError("the evaluation was cancelled")
+            raise CancelledError(_CANCELLED)
 
     def _require_open(self) -> None:
         if not self._close.alive:
