@@ -181,7 +181,12 @@ LlamaHook& StreamedModel::hook() {
 void StreamedModel::begin() {
   hook().begin();
   parts_->reader.require_own_process();
-  parts_->require_unchanged();
+  try {
+    parts_->require_unchanged();
+  } catch (const ReadError&) {
+    parts_->gate->cancel();  // what is being read ahead meets the same, and must not be told of it again
+    throw;
+  }
 }
 
 void StreamedModel::end(bool is_computed) { hook().end(is_computed); }

@@ -66,6 +66,10 @@ ExpertCache::Lease ExpertCache::acquire(std::span<const UnitId> requests) {
       policy_->requested(unit);
     }
     make_readable(lease, lock);
+  } catch (const ReadError&) {
+    abandon_unshared(lease);
+    unpin(lease);
+    throw;
   } catch (...) {
     unpin(lease);  // under the lock still: without a call under way, the cache may be gone
     throw;
@@ -253,6 +257,15 @@ void ExpertCache::abandon(UnitId unit) noexcept {
   resting_.push_back({entry.slot, std::move(entry.read)});
   loading_.erase(std::find(loading_.begin(), loading_.end(), unit));
   forget(unit);
+}
+
+/// Gives up what nobody else waits for: what ails the disk may meet these reads too, and be over at the next call.
+void ExpertCache::abandon_unshared(const Lease& lease) noexcept {
+  for (const Lease::Pin& pin : lease.pins_) {
+    if (is_pinned_by(pin) && entries_[pin.unit].presence == Presence::loading && entries_[pin.unit].pins == 1) {
+      abandon(pin.unit);
+    }
+  }
 }
 
 void ExpertCache::wait_for_resting_slot(std::unique_lock<std::mutex>& lock) {

@@ -128,6 +128,7 @@ class ExpertCache {
   void pin_present(std::vector<UnitId>& units, Lease& lease);
   void make_room(std::vector<UnitId>& missing, Lease& lease, std::unique_lock<std::mutex>& lock);
   void abandon(UnitId unit) noexcept;
+  void abandon_unshared(const Lease& lease) noexcept;
   void wait_for_resting_slot(std::unique_lock<std::mutex>& lock);
   void make_readable(Lease& lease, std::unique_lock<std::mutex>& lock);
   void begin_load(UnitId unit, SlotId slot, ReadPriority priority);

@@ -3,9 +3,12 @@
 
 #include "tierpool/engine/streamed_model.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -32,6 +35,9 @@ constexpr std::size_t kUsed = 2;
 /// What the disk does to reads of weights while a model is used.
 struct Disk {
   static inline std::atomic<int> failing_reads{0};
+  static inline std::atomic<std::int64_t> broken_first{-1};  // reads that begin in this stretch fail
+  static inline std::atomic<std::int64_t> broken_bytes{0};
+  static inline std::atomic<int> broken_reads{0};
   static inline std::atomic<bool> is_short{false};
   static inline std::atomic<std::int64_t> swapped_first{-1};  // reads inside one extent come from the other
   static inline std::atomic<std::int64_t> swapped_second{-1};
@@ -39,6 +45,7 @@ struct Disk {
 
   static void heal() {
     failing_reads = 0;
+    broken_first = -1;
     is_short = false;
     swapped_first = -1;
     swapped_bytes = 0;
@@ -46,6 +53,11 @@ struct Disk {
   static ssize_t read(int descriptor, void* destination, std::size_t bytes, off_t offset) {
     if (failing_reads > 0) {
       --failing_reads;
+      errno = EIO;
+      return -1;
+    }
+    if (broken_first >= 0 && offset >= broken_first && offset < broken_first + broken_bytes) {
+      ++broken_reads;
       errno = EIO;
       return -1;
     }
@@ -124,6 +136,34 @@ class StreamedModelTest : public ::testing::Test {
     model.end(true);
     return wrong;
   }
+  void make_dense() {
+    options_.experts = 0;
+    options_.slots = 2;
+    options_.stop_node = "inp";
+  }
+  /// One forward through dense layers; how many tensors did not hold what the file does.
+  int dense_forward(StreamedModel& model) {
+    testing::FakeGraph graph;
+    int wrong = 0;
+    for (const LayerBytes& layer : options_.layers) {
+      graph.node("inp-" + std::to_string(layer.number));
+      for (const TensorBytes& tensor : layer.tensors) {
+        graph.node(tensor.name + " used",
+                   {graph.weights(tensor.name, mapping_->address() + tensor.extent.offset_bytes)});
+      }
+    }
+    graph.on_compute = [&](const GgmlTensor& node) {
+      for (const LayerBytes& layer : options_.layers) {
+        for (const TensorBytes& tensor : layer.tensors) {
+          wrong += tensor.name + " used" == node.name.data() && !holds(tensor.extent) ? 1 : 0;
+        }
+      }
+    };
+    model.begin();
+    graph.compute(model.hook());
+    model.end(true);
+    return wrong;
+  }
   [[nodiscard]] int count_wrong(const TensorBytes& tensor, const Tokens& tokens) const {
     int wrong = 0;
     for (const std::vector<std::int32_t>& token : tokens) {
@@ -193,33 +233,32 @@ TEST_F(StreamedModelTest, TwoExpertsInEachOthersSlotsAreNoticed) {
 }
 
 TEST_F(StreamedModelTest, DenseLayersGoAroundTheRing) {
-  options_.experts = 0;
-  options_.slots = 2;
-  options_.stop_node = "inp";
+  make_dense();
   StreamedModel model(options_);
   for (int round = 0; round < 5; ++round) {
-    testing::FakeGraph graph;
-    int wrong = 0;
-    for (const LayerBytes& layer : options_.layers) {
-      graph.node("inp-" + std::to_string(layer.number));
-      for (const TensorBytes& tensor : layer.tensors) {
-        graph.node(tensor.name + " used",
-                   {graph.weights(tensor.name, mapping_->address() + tensor.extent.offset_bytes)});
-      }
-    }
-    graph.on_compute = [&](const GgmlTensor& node) {
-      for (const LayerBytes& layer : options_.layers) {
-        for (const TensorBytes& tensor : layer.tensors) {
-          wrong += tensor.name + " used" == node.name.data() && !holds(tensor.extent) ? 1 : 0;
-        }
-      }
-    };
-    model.begin();
-    graph.compute(model.hook());
-    model.end(true);
-    EXPECT_EQ(wrong, 0);
+    EXPECT_EQ(dense_forward(model), 0);
   }
   EXPECT_EQ(model.statistics().gate.hits + model.statistics().gate.misses, 5U * kLayers);
+}
+
+TEST_F(StreamedModelTest, WhatFailedWhileTheFileWasAnotherIsReadAnew) {
+  make_dense();
+  const Extent first = options_.layers[0].tensors[0].extent;
+  Disk::broken_bytes = static_cast<std::int64_t>(first.size_bytes - page_);
+  Disk::broken_reads = 0;
+  Disk::broken_first = static_cast<std::int64_t>(align_up(first.offset_bytes, page_));
+  StreamedModel model(options_);  // begins to read the first layer ahead
+  while (Disk::broken_reads == 0) {
+    std::this_thread::yield();
+  }
+  struct stat status = {};
+  ASSERT_EQ(stat(file_->path().c_str(), &status), 0);
+  ASSERT_EQ(utimensat(AT_FDCWD, file_->path().c_str(), nullptr, 0), 0);
+  EXPECT_THROW(dense_forward(model), ReadError);
+  Disk::heal();
+  const std::array<timespec, 2> times{status.st_atim, status.st_mtim};
+  ASSERT_EQ(utimensat(AT_FDCWD, file_->path().c_str(), times.data(), 0), 0);
+  EXPECT_EQ(dense_forward(model), 0);
 }
 
 TEST_F(StreamedModelTest, AReadThatFailsIsThrownAndTheNextForwardWorks) {
