@@ -9,6 +9,7 @@
 
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/engine/llama_hook.hpp"
+#include "tierpool/engine/loading_watch.hpp"
 #include "tierpool/storage/direct_reader.hpp"
 #include "tierpool/storage/extent.hpp"
 #include "tierpool/storage/file_source.hpp"
@@ -47,12 +48,13 @@ struct StreamedModelOptions {
   std::vector<std::pair<MemoryPurpose, std::uint64_t>> reserved_bytes;  ///< of it, for what is not allocated here
   DirectReader::Options reader = {};
   Uncovered uncovered = Uncovered::reads_file;
+  LoadingWatch* watch = nullptr;               ///< may be null; outlives the constructor
   FileSource::PreadCall pread_call = nullptr;  ///< a test's, in place of the system's
 };
 
 /// Counters since the model was loaded.
 struct StreamedModelStatistics {
-  GateStatistics gate;
+  GateStatistics gate;             ///< without the experts that were read while loading
   std::uint64_t loaded_bytes = 0;  ///< read while loading
   std::uint64_t read_busy_ns = 0;  ///< since then
   std::uint64_t used_bytes = 0;    ///< of the memory
@@ -67,7 +69,8 @@ struct StreamedModelStatistics {
 /// only the destructor may be called.
 class StreamedModel {
  public:
-  /// Takes over the mappings and reads what stays. Throws ConfigError, ReadError, BudgetError, DeviceError.
+  /// Takes over the mappings and reads what stays. Throws ConfigError, ReadError, BudgetError, DeviceError, and
+  /// CancelledError when the watch was cancelled.
   explicit StreamedModel(const StreamedModelOptions& options);
   /// Ends as close() does.
   ~StreamedModel();

@@ -285,7 +285,9 @@ void ExpertCache::make_readable(Lease& lease, std::unique_lock<std::mutex>& lock
       lock.unlock();
       static_cast<void>(loader_.reader().wait(read));
       lock.lock();
-      statistics_.stall_ns += clock_.now_ns() - began_ns;
+      const std::uint64_t stall_ns = clock_.now_ns() - began_ns;
+      statistics_.stall_ns += stall_ns;
+      entries_[pin.unit].requests.stall_ns += stall_ns;
       settle(pin.unit, read);
       loader_.reader().require_complete(read);
       pin.read = nullptr;
@@ -362,7 +364,9 @@ void ExpertCache::settle(UnitId unit, const ReadHandle& read) {
   loading_.erase(std::find(loading_.begin(), loading_.end(), unit));
   if (loader_.reader().wait(read) == ReadOutcome::complete) {
     entry.presence = Presence::arrived;
-    statistics_.read_bytes += loader_.units().unit_bytes(unit);
+    const std::uint64_t bytes = loader_.units().unit_bytes(unit);
+    statistics_.read_bytes += bytes;
+    entry.requests.read_bytes += bytes;
   } else {
     slots_.give_back(entry.slot);
     forget(unit);

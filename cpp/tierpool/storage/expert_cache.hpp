@@ -29,9 +29,12 @@ struct CacheStatistics {
   std::uint64_t stall_ns = 0;      ///< that callers waited for reads
 };
 
+/// The same of one unit.
 struct UnitRequests {
   std::uint64_t hits = 0;
   std::uint64_t misses = 0;
+  std::uint64_t read_bytes = 0;
+  std::uint64_t stall_ns = 0;
 };
 
 /// Keeps the units in slots that its policy keeps, and shows them to the engine.

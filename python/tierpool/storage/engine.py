@@ -17,11 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerCounters:
-    """What one layer asked of its slots so far."""
+    """What one layer asked of its slots so far.
+
+    Attributes
+    ----------
+    layer : int
+        Its number in the model.
+    hits, misses, read_bytes
+        As `EngineCounters` counts them.
+    stall_ms : float
+        Time in which computing waited for its reads.
+    """
 
     layer: int
     hits: int
     misses: int
+    read_bytes: int
+    stall_ms: float
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reads of weights that fail in the middle of llama.cpp's graph: the call says so, and the next one is bit for bit."""
+"""A disk that fails in the middle of llama.cpp's graph, and one that hangs while a model is loaded."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'ti
 from streamed_runs import shape_of
 
 from make_model import write_model
+from tierpool.storage.llama_weights import READER_THREADS
 
 SUPPORT = Path(__file__).parent / "support"
 TOKENS = 24
@@ -37,16 +38,28 @@ def faulty_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["qwen3moe", "llama"])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, faulty_disk: Path) -> Any:
-    """What a process with that library saw, for a mixture of experts and a dense model."""
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A mixture of experts or a dense model, and the mode that streams it."""
     path: Path = tmp_path_factory.mktemp("model") / "model.gguf"
     write_model(path, shape_of(request.param))
-    command = [sys.executable, SUPPORT / "faulty_run.py", path, "0.2", str(TOKENS)]
+    return path, {"qwen3moe": "experts", "llama": "layers"}[request.param]
+
+
+def run(script: str, faulty_disk: Path, *arguments: object) -> Any:
+    """What a process on that disk prints."""
+    command = [sys.executable, SUPPORT / script, *map(str, arguments)]
     environment = {**os.environ, "LD_PRELOAD": str(faulty_disk)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr}"
-    result = json.loads(done.stdout)
-    assert result["mode"] == {"qwen3moe": "experts", "llama": "layers"}[request.param]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def found(model: tuple[Path, str], faulty_disk: Path) -> Any:
+    """What generating on a disk that fails again and again did."""
+    path, mode = model
+    result = run("faulty_run.py", faulty_disk, path, 0.2, TOKENS)
+    assert result["mode"] == mode
     return result
 
 
@@ -63,3 +76,22 @@ def test_the_call_raises_and_the_next_one_computes_the_same(found: Any, kind: st
     failed_calls = [call for run in runs for call in run["failed_calls"]]
     assert min(failed_calls) == 0
     assert max(failed_calls) > 1, "no token after the prompt met a failure"
+
+
+def test_control_c_and_progress_end_a_load_from_a_disk_that_hangs(model: tuple[Path, str], faulty_disk: Path) -> None:
+    path, mode = model
+    found = run("interrupted_load.py", faulty_disk, path, 0.2)
+    assert found["mode"] == mode
+    whole = found["progress"]
+    assert whole[-1][0] == whole[-1][1] > 0
+    assert whole == sorted(whole)
+    for attempt in found["attempts"]:
+        assert attempt["raised"] == attempt["expected"], attempt
+        # Those that were under way, one a thread.
+        assert attempt["reads"] <= attempt["reads_before"] + READER_THREADS, attempt
+        assert attempt["reads"] < found["reads"], attempt
+        assert attempt["kept"] == [], f"not given back: {attempt}"
+    told = [attempt["told"][-1] for attempt in found["attempts"] if attempt["told"]]
+    assert {total for _, total in told} == {whole[-1][1]}
+    assert 0 <= told[0][0] < told[-1][0] < told[-1][1]
+    assert found["difference"] == ""

@@ -347,7 +347,7 @@ class TestStatistics:
         model = LanguageModel(FakeEngine(b"a"))
         list(model.generate([1], temperature=0))
         (layer,) = model.get_layer_statistics()
-        assert (layer.hits, layer.misses) == (6, 2)
+        assert (layer.hits, layer.misses, layer.read_bytes, layer.stall_ms) == (6, 2, 2 * UNIT_BYTES, 2.0)
 
 
 class TestChat:

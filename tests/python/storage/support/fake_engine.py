@@ -119,7 +119,8 @@ class FakeEngine:
         return self._counters
 
     def get_layer_counters(self) -> list[LayerCounters]:
-        return [LayerCounters(0, self._counters.hits, self._counters.misses)]
+        now = self._counters
+        return [LayerCounters(0, now.hits, now.misses, now.read_bytes, now.stall_ns / 1e6)]
 
     def close(self) -> None:
         self.closes += 1

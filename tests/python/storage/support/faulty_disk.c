@@ -1,25 +1,29 @@
-/* Preloaded: reads of one file fail, end short, or find the file cut, at a chosen read. */
+/* Preloaded: reads of one file fail, end short, find the file cut, or hang, from a chosen read on. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum fault { FAILS, ENDS, IS_CUT };
+enum fault { FAILS, ENDS, IS_CUT, HANGS };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static char broken_path[PATH_MAX];
+static pthread_cond_t healed = PTHREAD_COND_INITIALIZER;
 static long reads_until_fault = -1; /* negative: none is to come */
 static enum fault fault;
 static long cut_bytes;
 static long reads;
 static long faults;
+static int is_hanging;
+static long waiting; /* reads */
 static __thread int ends_next; /* the rest of a read that came up short */
 
-/* The read after `reads_before` others of `path` fails, once. */
+/* The read after `reads_before` others of `path` fails, once; a disk that hangs does so from then on. */
 void disk_break(const char *path, long reads_before, int kind, long size_bytes) {
   pthread_mutex_lock(&mutex);
   snprintf(broken_path, sizeof(broken_path), "%s", path);
@@ -35,6 +39,8 @@ long disk_heal(void) {
   reads_until_fault = -1;
   long count = faults;
   faults = 0;
+  is_hanging = 0;
+  pthread_cond_broadcast(&healed);
   pthread_mutex_unlock(&mutex);
   return count;
 }
@@ -43,6 +49,14 @@ long disk_heal(void) {
 long disk_reads(void) {
   pthread_mutex_lock(&mutex);
   long count = reads;
+  pthread_mutex_unlock(&mutex);
+  return count;
+}
+
+/* Reads that hang. */
+long disk_waiting(void) {
+  pthread_mutex_lock(&mutex);
+  long count = waiting;
   pthread_mutex_unlock(&mutex);
   return count;
 }
@@ -67,10 +81,17 @@ static ssize_t read_or_fail(int descriptor, void *destination, size_t bytes, off
   }
   pthread_mutex_lock(&mutex);
   int is_due = 0;
-  if (is_broken_file(descriptor)) {
+  /* Whole pages: weights, and not the file's header. */
+  if ((uintptr_t)destination % 4096 == 0 && is_broken_file(descriptor)) {
     ++reads;
     is_due = reads_until_fault >= 0 && reads_until_fault-- == 0;
     faults += is_due;
+    is_hanging |= is_due && fault == HANGS;
+    while (is_hanging) {
+      ++waiting;
+      pthread_cond_wait(&healed, &mutex);
+      --waiting;
+    }
   }
   enum fault kind = fault;
   if (is_due && kind == IS_CUT && truncate(broken_path, cut_bytes) != 0) {
