@@ -15,6 +15,7 @@
 #include "tierpool/base/choice.hpp"
 #include "tierpool/engine/abort_flag.hpp"
 #include "tierpool/engine/ggml_abi.hpp"
+#include "tierpool/engine/loading_watch.hpp"
 #include "tierpool/engine/model_layout.hpp"
 #include "tierpool/engine/streamed_model.hpp"
 
@@ -42,6 +43,7 @@ constexpr Field<Statistics> kFields[] = {
 using File = std::tuple<std::string, std::uint64_t, std::uint64_t, std::uint64_t>;
 using Stretch = std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>;
 using Tensor = std::pair<std::string, Stretch>;
+using LayerNumbers = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
 using Layer = std::pair<std::uint32_t, std::vector<Tensor>>;
 
 Extent to_extent(const Stretch& stretch) {
@@ -89,7 +91,7 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
                                           std::uint32_t experts, std::uint32_t slots, std::uint64_t limit_bytes,
                                           std::uint64_t most_mappings,
                                           const std::map<std::string, std::uint64_t>& reserved_bytes,
-                                          std::uint32_t reader_threads, bool strict) {
+                                          std::uint32_t reader_threads, bool strict, LoadingWatch* watch) {
   StreamedModelOptions options;
   for (const File& file : files) {
     const auto& [path, address, offset_bytes, size_bytes] = file;
@@ -106,6 +108,7 @@ std::unique_ptr<StreamedModel> make_model(const std::vector<File>& files, const 
   options.limit_bytes = limit_bytes;
   options.most_mappings = most_mappings;
   options.reader.threads = reader_threads;
+  options.watch = watch;
   options.uncovered = strict ? Uncovered::refused : Uncovered::reads_file;
   const LogDelivery delivery;
   const WithoutGil without_gil;
@@ -146,11 +149,27 @@ void bind_abort_flag(py::module_& module) {
           "Address of the function.");
 }
 
+void bind_loading_watch(py::module_& module) {
+  using Unlocked = py::call_guard<WithoutGil>;
+  py::class_<LoadingWatch>(module, "LoadingWatch", "Follows a model that another thread is loading, and may end that.")
+      .def(py::init<>())
+      .def("cancel", &LoadingWatch::cancel, Unlocked(), "Ends the loading with CancelledError.")
+      .def_property_readonly("is_cancelled", &LoadingWatch::is_cancelled)
+      .def(
+          "get_progress",
+          [](const LoadingWatch& self) {
+            const LoadingProgress progress = self.progress();
+            return std::pair(progress.read_bytes, progress.total_bytes);
+          },
+          Unlocked(), "Bytes read, and bytes to be read; 0 while that is not known.");
+}
+
 }  // namespace
 
 void bind_engine(py::module_& module) {
   using Unlocked = py::call_guard<LogDelivery, WithoutGil>;
   bind_abort_flag(module);
+  bind_loading_watch(module);
   module.def("require_ggml_layout", &require_layout, py::arg("functions"),
              "Compares ggml's tensors with what is expected of them; functions are addresses by name.");
   module.attr("SPARE_MAPPINGS") = kSpareMappings;
@@ -163,7 +182,8 @@ void bind_engine(py::module_& module) {
   py::class_<StreamedModel>(module, "StreamedModel", "The weights of a model, laid over the engine's mapping.")
       .def(py::init(&make_model), py::kw_only(), py::arg("files"), py::arg("layers"), py::arg("resident"),
            py::arg("stop_node"), py::arg("experts"), py::arg("slots"), py::arg("limit_bytes"), py::arg("most_mappings"),
-           py::arg("reserved_bytes"), py::arg("reader_threads"), py::arg("strict"))
+           py::arg("reserved_bytes"), py::arg("reader_threads"), py::arg("strict"),
+           py::arg("watch") = nullptr)
       .def_property_readonly_static(
           "callback", [](const py::object&) { return reinterpret_cast<std::uintptr_t>(&LlamaHook::evaluate); },
           "Address of the function that ggml calls for every node.")
@@ -179,13 +199,13 @@ void bind_engine(py::module_& module) {
       .def(
           "get_layer_requests",
           [](const StreamedModel& self) {
-            std::vector<std::pair<std::uint64_t, std::uint64_t>> layers;
+            std::vector<LayerNumbers> layers;
             for (const LayerRequests& layer : self.layer_requests()) {
-              layers.emplace_back(layer.hits, layer.misses);
+              layers.emplace_back(layer.hits, layer.misses, layer.read_bytes, layer.stall_ns);
             }
             return layers;
           },
-          "Hits and misses by layer.")
+          Unlocked(), "Hits, misses, bytes read and time stalled in nanoseconds, by layer.")
       .def("close", &StreamedModel::close, Unlocked(), "Gives all memory back; the mappings show their files again.");
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -127,6 +127,7 @@ class _Session:
                     "prompt_tokens": len(generation.prompt),
                     "tokens": len(generation.tokens),
                     "statistics": statistics.to_dict(),
+                    "layers": [asdict(layer) for layer in self._model.get_layer_statistics()],
                 }
             )
         else:

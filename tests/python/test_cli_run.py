@@ -71,6 +71,13 @@ class TestRun:
         generation = streamed["statistics"]["generation"]
         assert generation["misses"] + generation["hits"] > 0
         assert generation["read_bytes"] > 0
+        layers = streamed["layers"]
+        assert [layer["layer"] for layer in layers] == list(range(len(layers)))
+        both = [streamed["statistics"][phase] for phase in ("prompt", "generation")]
+        for field in ("hits", "misses", "read_bytes"):
+            assert sum(layer[field] for layer in layers) == sum(phase[field] for phase in both)
+        stalls = sum(layer["stall_ms"] for layer in layers), sum(phase["stall_ms"] for phase in both)
+        assert stalls[0] == pytest.approx(stalls[1])
         assert streamed["statistics"]["peak_bytes"] <= streamed["statistics"]["budget_bytes"]
         assert run_json(*options, "--memory", small_memory)["text"] == streamed["text"]
 

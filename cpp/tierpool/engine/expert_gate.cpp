@@ -33,6 +33,8 @@ std::vector<LayerRequests> ExpertGate::layer_requests() const {
   for (std::size_t unit = 0; unit < units.size(); ++unit) {
     layers[unit / experts_].hits += units[unit].hits;
     layers[unit / experts_].misses += units[unit].misses;
+    layers[unit / experts_].read_bytes += units[unit].read_bytes;
+    layers[unit / experts_].stall_ns += units[unit].stall_ns;
   }
   return layers;
 }

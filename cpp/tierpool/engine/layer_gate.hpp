@@ -6,10 +6,12 @@
 
 namespace tierpool {
 
-/// Requests of one layer for its units.
+/// Requests of one layer for its units; see GateStatistics.
 struct LayerRequests {
   std::uint64_t hits = 0;
   std::uint64_t misses = 0;
+  std::uint64_t read_bytes = 0;
+  std::uint64_t stall_ns = 0;
 };
 
 /// What a forward did so far; see CacheStatistics and RingStatistics.

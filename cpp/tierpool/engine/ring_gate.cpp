@@ -3,11 +3,29 @@
 namespace tierpool {
 
 void RingGate::enter(std::uint32_t layer, std::span<const std::int32_t> /*experts*/) {
-  const std::uint64_t ready_before = ring_.statistics().ready;
-  ring_.enter(layer);
-  const bool was_ready = ring_.statistics().ready > ready_before;
+  const RingStatistics before = ring_.statistics();
+  try {
+    ring_.enter(layer);
+  } catch (...) {
+    count(layer, before);
+    throw;
+  }
+  count(layer, before);
+}
+
+/// Nobody else enters a layer meanwhile, so that what the ring has counted since is the layer's.
+void RingGate::count(std::uint32_t layer, const RingStatistics& before) {
+  const RingStatistics now = ring_.statistics();
   const std::lock_guard<std::mutex> lock(mutex_);
-  ++(was_ready ? layer_requests_.at(layer).hits : layer_requests_.at(layer).misses);
+  if (layer >= layer_requests_.size()) {
+    return;  // which the ring has refused
+  }
+  const std::uint64_t ready = now.ready - before.ready;
+  LayerRequests& requests = layer_requests_[layer];
+  requests.hits += ready;
+  requests.misses += now.requests - before.requests - ready;
+  requests.read_bytes += now.read_bytes - before.read_bytes;
+  requests.stall_ns += now.stall_ns - before.stall_ns;
 }
 
 GateStatistics RingGate::statistics() const {

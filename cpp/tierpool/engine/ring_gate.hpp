@@ -23,6 +23,8 @@ class RingGate final : public LayerGate {
   [[nodiscard]] std::vector<LayerRequests> layer_requests() const override;
 
  private:
+  void count(std::uint32_t layer, const RingStatistics& before);
+
   LayerRing& ring_;
   mutable std::mutex mutex_;  // guards what follows
   std::vector<LayerRequests> layer_requests_;

@@ -79,6 +79,8 @@ struct StreamedModel::Parts {
     for (const auto& [purpose, bytes] : options.reserved_bytes) {
       shares.push_back(budget.take(purpose, bytes));
     }
+    WatchedLoading loading(options.watch, reader, loading_bytes(options));
+    loading.require_wanted();
     slots.emplace(device, budget, std::max(units.largest_unit_bytes(), page_bytes), options.slots, page_bytes);
     window.emplace(units, *slots, window_files(options, files), layout.copies(), options.uncovered);
     if (window->most_mappings() > options.most_mappings) {
@@ -92,6 +94,35 @@ struct StreamedModel::Parts {
     make_gate(options);
     const StopKind kind = options.experts > 0 ? StopKind::experts : StopKind::layer;
     hook.emplace(options.stop_node, kind, shown_layers(options, *window), *gate);
+    loading.finish();
+  }
+
+  /// Of what stays, and of the units that are there before the first forward.
+  [[nodiscard]] std::uint64_t loading_bytes(const StreamedModelOptions& options) const {
+    std::uint64_t bytes = 0;
+    for (const std::vector<Extent>* extents : {&layout.resident, &layout.edges}) {
+      for (const Extent& extent : *extents) {
+        bytes += extent.size_bytes;
+      }
+    }
+    const auto layers = static_cast<std::uint32_t>(options.layers.size());
+    std::vector<UnitId> loaded = units_across_layers(layers, std::max(options.experts, 1U));
+    if (options.slots < loaded.size()) {
+      loaded.resize(options.experts > 0 ? options.slots : 0);
+    }
+    for (const UnitId unit : loaded) {
+      bytes += units.unit_bytes(unit);
+    }
+    return bytes;
+  }
+
+  [[nodiscard]] std::vector<LayerRequests> layer_requests() const {
+    std::vector<LayerRequests> layers = gate->layer_requests();
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      layers[i].read_bytes -= loading_requests[i].read_bytes;
+      layers[i].stall_ns -= loading_requests[i].stall_ns;
+    }
+    return layers;
   }
 
   void make_gate(const StreamedModelOptions& options) {
@@ -100,29 +131,31 @@ struct StreamedModel::Parts {
       cache.emplace(*loader, *slots, *window, std::make_unique<LrfuPolicy>(units.unit_count()), clock);
       // While the disk has nothing else to do: which experts are popular is not known yet, but every one may be needed.
       cache->preload(units_across_layers(layers, options.experts));
-      note_loaded(cache->statistics().read_bytes);
+      note_loaded();
       gate = std::make_unique<ExpertGate>(*cache, layers, options.experts);
     } else {
       ring.emplace(*loader, *slots, *window, all_units(units), options.slots, clock);
       // Either nothing is pinned, and what start() begins is still being read when it returns and counts with the layer
       // that waits for it; or everything is, and has been read by then.
-      if (ring->streamed_count() > 0) {
-        note_loaded(0);
+      const bool all_fit = ring->streamed_count() == 0;
+      if (!all_fit) {
+        note_loaded();
       }
       ring->start();
-      if (ring->streamed_count() == 0) {
-        note_loaded(ring->statistics().read_bytes);
+      if (all_fit) {
+        note_loaded();
       }
       gate = std::make_unique<RingGate>(*ring, layers);
     }
+    loading_gate = gate->statistics();
+    loading_requests = gate->layer_requests();
   }
 
-  /// Loading ends here; `by_gate` of its bytes will be in the gate's statistics too.
-  void note_loaded(std::uint64_t by_gate) {
+  /// What was read up to now was read while loading.
+  void note_loaded() {
     const ReaderStatistics read = reader.statistics();
     loaded_bytes = read.read_bytes;
     loading_busy_ns = read.busy_ns;
-    preloaded_bytes = by_gate;
   }
 
   void require_unchanged() const {
@@ -152,8 +185,9 @@ struct StreamedModel::Parts {
   std::unique_ptr<LayerGate> gate;
   std::optional<LlamaHook> hook;
   std::uint64_t loaded_bytes = 0;
-  std::uint64_t preloaded_bytes = 0;  // of these, what the gate counts too
   std::uint64_t loading_busy_ns = 0;
+  GateStatistics loading_gate;  // what it had counted by then
+  std::vector<LayerRequests> loading_requests;
 };
 
 StreamedModel::StreamedModel(const StreamedModelOptions& options) : parts_(std::make_unique<Parts>(options)) {}
@@ -170,7 +204,12 @@ LlamaHook& StreamedModel::hook() {
 void StreamedModel::begin() {
   hook().begin();
   parts_->reader.require_own_process();
-  parts_->require_unchanged();
+  try {
+    parts_->require_unchanged();
+  } catch (const ReadError&) {
+    parts_->gate->cancel();  // what is being read ahead meets the same, and must not be told of it again
+    throw;
+  }
 }
 
 void StreamedModel::end(bool is_computed) { hook().end(is_computed); }
@@ -189,7 +228,7 @@ StreamedModelStatistics StreamedModel::statistics() const {
 
 std::vector<LayerRequests> StreamedModel::layer_requests() const {
   const std::shared_lock<std::shared_mutex> lock(closing_);
-  return parts_ == nullptr ? last_requests_ : parts_->gate->layer_requests();
+  return parts_ == nullptr ? last_requests_ : parts_->layer_requests();
 }
 
 void StreamedModel::close() noexcept {
@@ -203,14 +242,15 @@ void StreamedModel::close() noexcept {
   }
   last_statistics_ = count();
   last_statistics_.used_bytes = 0;
-  last_requests_ = parts_->gate->layer_requests();
+  last_requests_ = parts_->layer_requests();
   parts_.reset();
 }
 
 StreamedModelStatistics StreamedModel::count() const {
   StreamedModelStatistics statistics;
   statistics.gate = parts_->gate->statistics();
-  statistics.gate.read_bytes -= parts_->preloaded_bytes;
+  statistics.gate.read_bytes -= parts_->loading_gate.read_bytes;
+  statistics.gate.stall_ns -= parts_->loading_gate.stall_ns;
   statistics.loaded_bytes = parts_->loaded_bytes;
   statistics.read_busy_ns = parts_->reader.statistics().busy_ns - parts_->loading_busy_ns;
   for (const std::shared_ptr<FileSource>& file : parts_->files) {

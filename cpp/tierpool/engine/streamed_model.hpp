@@ -10,6 +10,7 @@
 
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/engine/llama_hook.hpp"
+#include "tierpool/engine/loading_watch.hpp"
 #include "tierpool/engine/model_layout.hpp"
 #include "tierpool/storage/direct_reader.hpp"
 #include "tierpool/storage/extent.hpp"
@@ -39,12 +40,13 @@ struct StreamedModelOptions {
   std::uint64_t most_mappings = std::numeric_limits<std::uint64_t>::max();  ///< that the files may take
   DirectReader::Options reader = {};
   Uncovered uncovered = Uncovered::reads_file;
+  LoadingWatch* watch = nullptr;               ///< may be null; outlives the constructor
   FileSource::PreadCall pread_call = nullptr;  ///< a test's, in place of the system's
 };
 
 /// Counters since the model was loaded.
 struct StreamedModelStatistics {
-  GateStatistics gate;
+  GateStatistics gate;               ///< without the experts that were read while loading
   std::uint64_t loaded_bytes = 0;    ///< read while loading
   std::uint64_t read_busy_ns = 0;    ///< since then
   std::uint64_t buffered_files = 0;  ///< that cannot be read past the page cache
@@ -60,7 +62,8 @@ struct StreamedModelStatistics {
 /// only the destructor may be called.
 class StreamedModel {
  public:
-  /// Takes over the mappings and reads what stays. Throws ConfigError, ReadError, BudgetError, DeviceError.
+  /// Takes over the mappings and reads what stays. Throws ConfigError, ReadError, BudgetError, DeviceError, and
+  /// CancelledError when the watch was cancelled.
   explicit StreamedModel(const StreamedModelOptions& options);
   /// Ends as close() does.
   ~StreamedModel();

@@ -64,6 +64,17 @@ void DirectReader::close() noexcept {
     threads_.clear();
     return;
   }
+  cancel_all();
+  for (std::thread& thread : threads_) {
+    thread.join();
+  }
+  threads_.clear();
+}
+
+void DirectReader::cancel_all() noexcept {
+  if (is_foreign_process()) {
+    return;
+  }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     closing_ = true;
@@ -75,11 +86,7 @@ void DirectReader::close() noexcept {
       }
     }
   }
-  work_available_->notify_all();
-  for (std::thread& thread : threads_) {
-    thread.join();
-  }
-  threads_.clear();
+  work_available_->notify_all();  // the threads end
 }
 
 ReadHandle DirectReader::submit(const std::vector<ReadPiece>& pieces, ReadPriority priority) {

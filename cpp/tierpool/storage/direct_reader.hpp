@@ -60,9 +60,9 @@ struct ReaderStatistics {
 
 /// A few threads that read whole pages into memory, demand before prefetch, each in order of request.
 ///
-/// Every call may come from any thread; but when close() begins, none but wait(), cancel() and statistics() may be
-/// running, and afterwards requests are cancelled at once. A forked child has none of the threads: there, requests and
-/// waits are cancelled, and statistics() may not be called.
+/// Every call may come from any thread; but when close() begins, none but wait(), cancel(), cancel_all() and
+/// statistics() may be running, and afterwards requests are cancelled at once. A forked child has none of the threads:
+/// there, requests and waits are cancelled, and statistics() may not be called.
 class DirectReader {
  public:
   struct Options {
@@ -94,6 +94,8 @@ class DirectReader {
   /// What went wrong with a read that failed or was cancelled, naming the file and the place.
   [[nodiscard]] std::string error(const ReadHandle& read);
 
+  /// Cancels everything, also what is requested later.
+  void cancel_all() noexcept;
   /// Cancels everything, waits for the calls that are under way, ends the threads. Does nothing the second time.
   void close() noexcept;
 

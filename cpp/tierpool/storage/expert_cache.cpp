@@ -66,6 +66,10 @@ ExpertCache::Lease ExpertCache::acquire(std::span<const UnitId> requests) {
       policy_->requested(unit);
     }
     make_readable(lease, lock);
+  } catch (const ReadError&) {
+    abandon_unshared(lease);
+    unpin(lease);
+    throw;
   } catch (...) {
     unpin(lease);  // under the lock still: without a call under way, the cache may be gone
     throw;
@@ -255,6 +259,15 @@ void ExpertCache::abandon(UnitId unit) noexcept {
   forget(unit);
 }
 
+/// Gives up what nobody else waits for: what ails the disk may meet these reads too, and be over at the next call.
+void ExpertCache::abandon_unshared(const Lease& lease) noexcept {
+  for (const Lease::Pin& pin : lease.pins_) {
+    if (is_pinned_by(pin) && entries_[pin.unit].presence == Presence::loading && entries_[pin.unit].pins == 1) {
+      abandon(pin.unit);
+    }
+  }
+}
+
 void ExpertCache::wait_for_resting_slot(std::unique_lock<std::mutex>& lock) {
   const ReadHandle read = resting_.front().read;
   lock.unlock();
@@ -272,7 +285,9 @@ void ExpertCache::make_readable(Lease& lease, std::unique_lock<std::mutex>& lock
       lock.unlock();
       static_cast<void>(loader_.reader().wait(read));
       lock.lock();
-      statistics_.stall_ns += clock_.now_ns() - began_ns;
+      const std::uint64_t stall_ns = clock_.now_ns() - began_ns;
+      statistics_.stall_ns += stall_ns;
+      entries_[pin.unit].requests.stall_ns += stall_ns;
       settle(pin.unit, read);
       loader_.reader().require_complete(read);
       pin.read = nullptr;
@@ -349,7 +364,9 @@ void ExpertCache::settle(UnitId unit, const ReadHandle& read) {
   loading_.erase(std::find(loading_.begin(), loading_.end(), unit));
   if (loader_.reader().wait(read) == ReadOutcome::complete) {
     entry.presence = Presence::arrived;
-    statistics_.read_bytes += loader_.units().unit_bytes(unit);
+    const std::uint64_t bytes = loader_.units().unit_bytes(unit);
+    statistics_.read_bytes += bytes;
+    entry.requests.read_bytes += bytes;
   } else {
     slots_.give_back(entry.slot);
     forget(unit);

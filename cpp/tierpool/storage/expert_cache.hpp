@@ -29,9 +29,12 @@ struct CacheStatistics {
   std::uint64_t stall_ns = 0;      ///< that callers waited for reads
 };
 
+/// The same of one unit.
 struct UnitRequests {
   std::uint64_t hits = 0;
   std::uint64_t misses = 0;
+  std::uint64_t read_bytes = 0;
+  std::uint64_t stall_ns = 0;
 };
 
 /// Keeps the units in slots that its policy keeps, and shows them to the engine.
@@ -128,6 +131,7 @@ class ExpertCache {
   void pin_present(std::vector<UnitId>& units, Lease& lease);
   void make_room(std::vector<UnitId>& missing, Lease& lease, std::unique_lock<std::mutex>& lock);
   void abandon(UnitId unit) noexcept;
+  void abandon_unshared(const Lease& lease) noexcept;
   void wait_for_resting_slot(std::unique_lock<std::mutex>& lock);
   void make_readable(Lease& lease, std::unique_lock<std::mutex>& lock);
   void begin_load(UnitId unit, SlotId slot, ReadPriority priority);

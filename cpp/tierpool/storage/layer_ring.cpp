@@ -104,7 +104,7 @@ void LayerRing::cancel() noexcept {
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  cancelled_ = true;
+  is_broken_off_ = true;
   for (std::vector<Place>* places : {&pinned_, &ring_}) {
     for (const Place& place : *places) {
       if (place.read != nullptr) {
@@ -145,12 +145,12 @@ RingStatistics LayerRing::statistics() const {
   return statistics_;
 }
 
-/// Makes nothing of what was cancelled, so that it is read anew.
+/// Makes nothing of reads that were cancelled, or begun before one failed, so that all is read anew.
 void LayerRing::recover(std::unique_lock<std::mutex>& lock) {
   if (closed_) {
     throw CancelledError("The layer ring is closed");
   }
-  if (std::exchange(cancelled_, false)) {
+  if (std::exchange(is_broken_off_, false)) {
     for (std::vector<Place>* places : {&pinned_, &ring_}) {
       for (Place& place : *places) {
         if (place.read != nullptr) {
@@ -225,6 +225,9 @@ void LayerRing::make_readable(Place& place, std::unique_lock<std::mutex>& lock) 
     statistics_.stall_ns += clock_.now_ns() - began_ns;
     place.read = nullptr;
     place.has_unit = is_complete;
+    if (!is_complete) {
+      is_broken_off_ = true;  // what ails the disk may have met the other reads too, and be over when they are needed
+    }
     loader_.reader().require_complete(read);
     statistics_.read_bytes += loader_.units().unit_bytes(place.unit);
   }

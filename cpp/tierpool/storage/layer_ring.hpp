@@ -46,7 +46,7 @@ class LayerRing {
   /// Blocks until the layer, by its place in `layers`, can be read where the engine expects it. It stays there until
   /// another one is entered; all before it may be replaced from now on. Entering a layer that does not follow, as after
   /// a forward that broke off, begins a new round. Throws as start() does, std::out_of_range for an unknown layer; may
-  /// be called again after any error.
+  /// be called again after any error, which it reads anew after.
   void enter(std::uint32_t layer);
   /// Ends a wait that is under way, and every read; the next call begins them anew.
   void cancel() noexcept;
@@ -89,7 +89,7 @@ class LayerRing {
   std::vector<Place> pinned_;
   std::vector<Place> ring_;     // the unit at a position is in place(position), if it is in any
   std::uint64_t position_ = 0;  // the first one still needed
-  bool cancelled_ = false;
+  bool is_broken_off_ = false;  // the reads under way count for nothing
   bool closed_ = false;
   RingStatistics statistics_;
 };

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from threading import Event
 
     import numpy as np
     from numpy.typing import NDArray
@@ -16,11 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerCounters:
-    """What one layer asked of its slots so far."""
+    """What one layer asked of its slots so far.
+
+    Attributes
+    ----------
+    layer : int
+        Its number in the model.
+    hits, misses, read_bytes
+        As `EngineCounters` counts them.
+    stall_ms : float
+        Time in which computing waited for its reads.
+    """
 
     layer: int
     hits: int
     misses: int
+    read_bytes: int
+    stall_ms: float
 
 
 @dataclass(frozen=True)
@@ -92,15 +105,22 @@ class Engine(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
 
-    def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def evaluate(self, tokens: Sequence[int], cancelled: Event | None = None) -> NDArray[np.float32]:
         """Compute the next positions and return the last one's logits, a copy of shape ``(vocabulary_size,)``.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            What stands at these positions.
+        cancelled : threading.Event, optional
+            Set by who cancels, before `cancel` is called: so a cancel that comes just before this call is not lost.
 
         Raises
         ------
         ReadError
             When weights did not arrive; `position` is what it was, and the engine goes on working.
         CancelledError
-            After `cancel`; likewise.
+            After `cancel`, or when `cancelled` is set; likewise.
         ValueError
             When there are no tokens, or more than `plan.context` has room for.
         """

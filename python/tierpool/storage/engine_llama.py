@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tierpool._core import CancelledError, TierpoolError
+from tierpool._core import CancelledError, LoadingWatch, TierpoolError
 from tierpool.storage.engine_worker import EngineWorker
 from tierpool.storage.file_mappings import MappingWatch
 from tierpool.storage.llama_context import LlamaContext, LlamaModel
@@ -28,18 +28,20 @@ from tierpool.storage.llama_weights import (
 from tierpool.storage.plan import Budget, Estimate, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from tierpool.storage.engine import EngineCounters, LayerCounters
 
+_CANCELLED = "the evaluation was cancelled"
 # New mappings are told from old ones, so that only one model may be loaded at a time.
 _LOADING = threading.Lock()
+_LOOK_AGAIN_SECONDS = 0.05
 
 
-def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
+def load_engine(plan: Plan, *, strict: bool = False, progress: Callable[[int, int], None] | None = None) -> LlamaEngine:
     """Load a model the way a plan says.
 
     Parameters
@@ -48,6 +50,8 @@ def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
         From `tierpool.storage.planner.plan_model`.
     strict : bool
         End the process when weights are read that are not in memory. For tests of the engine.
+    progress : callable, optional
+        Called with bytes read and bytes to be read. What it raises ends the loading, as Ctrl-C does.
 
     Raises
     ------
@@ -61,9 +65,36 @@ def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
         When the plan's limit does not suffice.
     """
     library = llama_library()
+    worker, watch = EngineWorker(), LoadingWatch()
+
+    def report() -> None:
+        done, total = watch.get_progress()
+        if progress and total:
+            progress(done, total)
+
+    with ExitStack() as parts:
+        parts.callback(worker.close, watch.cancel)
+        # On the thread that will compute: this one hears of Ctrl-C meanwhile.
+        loaded = worker.run(partial(_load, plan, library, watch, strict=strict), watch.cancel, progress and report)
+        parts.push(loaded.parts)
+        report()
+        return LlamaEngine(plan, library, worker, loaded, parts)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model and all it computes with, and how that is given back."""
+
+    model: LlamaModel
+    context: LlamaContext
+    weights: Weights
+    parts: ExitStack
+
+
+def _load(plan: Plan, library: Any, watch: LoadingWatch, *, strict: bool) -> _Loaded:
     settings = LlamaSettings.of_plan(plan)
-    with _LOADING, ExitStack() as parts:
-        model, weights = _load_weights(plan, library, settings, parts, strict=strict)
+    with _loading_alone(watch), ExitStack() as parts:
+        model, weights = _load_weights(plan, library, settings, parts, watch, strict=strict)
         parameters = settings.context_parameters(library)
         weights.attach(library, parameters)
         threads = None if uses_openmp(library) else ThreadPool(library, settings.threads)
@@ -73,11 +104,12 @@ def load_engine(plan: Plan, *, strict: bool = False) -> LlamaEngine:
         parts.callback(context.close)
         if threads:
             threads.attach(context.handle)
-        return LlamaEngine(plan, library, model, context, weights, parts)
+        _require_wanted_load(watch)
+        return _Loaded(model, context, weights, parts.pop_all())
 
 
-def _load_weights(
-    plan: Plan, library: Any, settings: LlamaSettings, parts: ExitStack, *, strict: bool
+def _load_weights(  # noqa: PLR0913  (one argument a part)
+    plan: Plan, library: Any, settings: LlamaSettings, parts: ExitStack, loading: LoadingWatch, *, strict: bool
 ) -> tuple[LlamaModel, Weights]:
     described = read_planned_model(plan)
     watch = MappingWatch()
@@ -86,10 +118,25 @@ def _load_weights(
     if plan.mode == "resident":
         weights: Weights = ResidentWeights(described)
     else:
-        weights = StreamedWeights(plan, described, watch, strict=strict)
+        weights = StreamedWeights(plan, described, watch, loading=loading, strict=strict)
     parts.callback(weights.close)
     require_unchanged(described)
     return model, weights
+
+
+@contextmanager
+def _loading_alone(watch: LoadingWatch) -> Iterator[None]:
+    while not _LOADING.acquire(timeout=_LOOK_AGAIN_SECONDS):
+        _require_wanted_load(watch)
+    try:
+        yield
+    finally:
+        _LOADING.release()
+
+
+def _require_wanted_load(watch: LoadingWatch) -> None:
+    if watch.is_cancelled:
+        raise CancelledError("the loading was cancelled")
 
 
 def load_plain(  # noqa: PLR0913  (one argument a setting)
@@ -146,25 +193,17 @@ class LlamaEngine:
     that the threads which compute stay the same.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  (one argument a part)
-        self,
-        plan: Plan,
-        library: Any,
-        model: LlamaModel,
-        context: LlamaContext,
-        weights: Weights,
-        parts: ExitStack,
-    ) -> None:
+    def __init__(self, plan: Plan, library: Any, worker: EngineWorker, loaded: _Loaded, parts: ExitStack) -> None:
         self._plan = plan
-        self._context = context
-        self._weights = weights
-        self._metadata = read_metadata(library, model.handle)
-        self._vocabulary = LlamaVocabulary(library, model.handle, plan.path)
+        self._context = loaded.context
+        self._weights = loaded.weights
+        self._metadata = read_metadata(library, loaded.model.handle)
+        self._vocabulary = LlamaVocabulary(library, loaded.model.handle, plan.path)
         self._position = 0
         self._cancelled = threading.Event()
         self._process = os.getpid()
-        self._worker = EngineWorker()
-        self._cancel = partial(_cancel, self._cancelled, weights)
+        self._worker = worker
+        self._cancel = partial(_cancel, self._cancelled, loaded.weights)
         # Also when nobody closes it, and when Python ends.
         self._close = weakref.finalize(self, _close_parts, self._process, self._worker, self._cancel, parts.pop_all())
 
@@ -208,11 +247,14 @@ class LlamaEngine:
         self._require_open()
         return self._vocabulary.is_end(token)
 
-    def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def evaluate(self, tokens: Sequence[int], cancelled: threading.Event | None = None) -> NDArray[np.float32]:
         """Compute the next positions and return the last one's logits; see `Engine.evaluate`."""
         self._require_open()
         self._require_room(tokens)
         self._cancelled.clear()
+        # Looked at after an older cancel is forgotten: whoever sets it later cancels once more.
+        if cancelled is not None and cancelled.is_set():
+            raise CancelledError(_CANCELLED)
         logits: NDArray[np.float32] = self._worker.run(partial(self._evaluate, tokens), self._cancel)
         return logits
 
@@ -287,7 +329,7 @@ class LlamaEngine:
 
     def _require_wanted(self) -> None:
         if self._cancelled.is_set():
-            raise CancelledError("the evaluation was cancelled")
+            raise CancelledError(_CANCELLED)
 
     def _require_open(self) -> None:
         if not self._close.alive:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CANCEL_AGAIN_SECONDS = 0.05
+_MEANWHILE_SECONDS = 0.1
 
 
 class EngineWorker:
@@ -27,10 +28,13 @@ class EngineWorker:
         self._thread = threading.Thread(target=self._work, name="tierpool-engine", daemon=True)
         self._thread.start()
 
-    def run(self, function: Callable[[], Any], cancel: Callable[[], None]) -> Any:
+    def run(
+        self, function: Callable[[], Any], cancel: Callable[[], None], meanwhile: Callable[[], None] | None = None
+    ) -> Any:
         """Have a function called and return what it returns, or raise what it raises.
 
-        What interrupts the waiting, such as Ctrl-C, is raised when the function has ended; `cancel` hastens that.
+        `meanwhile` is called again and again by the caller's thread while it waits. What interrupts the waiting, such
+        as Ctrl-C or an exception of `meanwhile`, is raised when the function has ended; `cancel` hastens that.
 
         Raises
         ------
@@ -43,7 +47,7 @@ class EngineWorker:
         if self._has_ended:
             self._refuse()
         try:
-            call.wait()
+            call.wait(meanwhile)
         except BaseException:
             cancel()
             call.wait()
@@ -85,6 +89,7 @@ class _Call:
         self._function: Callable[[], Any] | None = function
         self._result: Any = None
         self._error: BaseException | None = None
+        self._has_ended = False
         self._under_way = threading.Lock()
         self._under_way.acquire()
 
@@ -96,15 +101,24 @@ class _Call:
         except BaseException as error:  # the caller raises it
             self._error = error
         del function  # before the caller goes on, who may want to drop the engine
-        self._under_way.release()
+        self._end()
 
     def refuse(self) -> None:
         self._error = TierpoolError("the engine is closed: load the model again")
-        self._under_way.release()
+        self._end()
 
-    def wait(self) -> None:
-        with self._under_way:  # not a condition, which whoever interrupts it could not wait for
-            pass
+    def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
+        # A lock, not a condition, which whoever interrupts it could not wait for. An interruption may come with the
+        # lock just taken: the flag says that nobody needs it any more.
+        while not self._has_ended:
+            if self._under_way.acquire(timeout=-1 if meanwhile is None else _MEANWHILE_SECONDS):
+                self._under_way.release()
+            elif meanwhile is not None:
+                meanwhile()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._under_way.release()
 
     def take(self) -> Any:
         error, self._error = self._error, None

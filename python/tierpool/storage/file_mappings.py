@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tierpool._core import TierpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _LINE = re.compile(
     r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) "
@@ -30,12 +30,30 @@ class FileMapping:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A line of the list."""
+
+    mapping: FileMapping
+    device: tuple[int, int]
+    inode: int
+    path: str
+
+    @property
+    def place(self) -> tuple[int, tuple[int, int], int]:
+        """Where the file would begin: the same for every piece of one mapping, however it is cut, and of no other."""
+        return self.mapping.address - self.mapping.offset_bytes, self.device, self.inode
+
+
 class MappingWatch:
-    """Finds the mappings of a file that are made after this was."""
+    """Finds the mappings of a file that are made after this was.
+
+    An engine that computes meanwhile covers and uncovers pieces of its mapping: none of them is new.
+    """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._table = root / "proc/self/maps"
-        self._before = frozenset(self._lines())
+        self._before = frozenset(entry.place for entry in self._entries())
 
     def new_mapping(self, path: str) -> FileMapping:
         """Return the one new mapping of a file; pieces that lie side by side are one.
@@ -47,19 +65,15 @@ class MappingWatch:
         """
         status = Path(path).stat()
         real_path = os.path.realpath(path)
-        identity = os.major(status.st_dev), os.minor(status.st_dev), status.st_ino
+        device = os.major(status.st_dev), os.minor(status.st_dev)
         found = []
-        for line in self._lines():
-            entry = _LINE.match(line)
-            if entry is None or line in self._before:
-                continue
-            listed = int(entry["major"], 16), int(entry["minor"], 16), int(entry["inode"])
+        for entry in self._entries():
             # Some file systems list another device and number than they tell. What was removed or replaced since is
             # listed as such, and a file may be named like that.
-            is_named = entry["path"] == real_path and not real_path.endswith(_REMOVED)
-            if listed == identity or is_named:
-                start = int(entry["start"], 16)
-                found.append(FileMapping(start, int(entry["offset"], 16), int(entry["end"], 16) - start))
+            is_named = entry.path == real_path and not real_path.endswith(_REMOVED)
+            is_listed = (entry.device, entry.inode) == (device, status.st_ino)
+            if (is_listed or is_named) and entry.place not in self._before:
+                found.append(entry.mapping)
         joined = _join(found)
         if len(joined) != 1:
             raise TierpoolError(
@@ -68,11 +82,18 @@ class MappingWatch:
             )
         return joined[0]
 
-    def _lines(self) -> list[str]:
+    def _entries(self) -> Iterator[_Entry]:
         try:
-            return self._table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = self._table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError as error:
             raise TierpoolError(f"streaming needs {self._table}, which Linux has ({error})") from error
+        for line in lines:
+            if found := _LINE.match(line):
+                start, end, offset, major, minor = (
+                    int(found[name], 16) for name in ("start", "end", "offset", "major", "minor")
+                )
+                mapping = FileMapping(start, offset, end - start)
+                yield _Entry(mapping, (major, minor), int(found["inode"]), found["path"])
 
 
 def _join(mappings: Iterable[FileMapping]) -> list[FileMapping]:

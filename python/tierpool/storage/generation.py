@@ -127,12 +127,14 @@ class Generation:
             yield rest
 
     def _decode(self) -> Generator[str, None, None]:
+        self._require_wanted()
         # What an earlier prompt left in the KV cache may come from batches of another size, whose rounding differs:
         # only a prompt that is computed anew gives the same text whatever was asked before.
         self._engine.truncate(0)
         with self._gatherer.measure("prompt", len(self.prompt)):
-            logits = self._engine.evaluate(self.prompt)
-        while not self._cancelled.is_set():
+            logits = self._engine.evaluate(self.prompt, self._cancelled)
+        while True:
+            self._require_wanted()
             token = self._sampler.choose(logits)
             self.tokens.append(token)
             if self._engine.is_end(token):
@@ -147,11 +149,13 @@ class Generation:
                 yield piece
             if self.finish_reason is not None:
                 return
-            if self._cancelled.is_set():
-                break
+            self._require_wanted()
             with self._gatherer.measure("generation", 1):
-                logits = self._engine.evaluate([token])
-        raise CancelledError("the generation was cancelled")
+                logits = self._engine.evaluate([token], self._cancelled)
+
+    def _require_wanted(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError("the generation was cancelled")
 
     def __del__(self) -> None:
         # Half-made ones have no pieces; what the interpreter's end takes away cannot be closed any more.

@@ -161,7 +161,7 @@ class LanguageModel:
         return self._gatherer.snapshot()
 
     def get_layer_statistics(self) -> list[LayerCounters]:
-        """Hits and misses of each layer since load; empty where nothing is streamed.
+        """Hits, misses, bytes read and waiting of each layer since load; empty where nothing is streamed.
 
         Raises
         ------

@@ -13,6 +13,7 @@ from tierpool.storage.llama_library import function_address
 from tierpool.storage.streamed_parts import StreamedParts
 
 if TYPE_CHECKING:
+    from tierpool._core import LoadingWatch
     from tierpool.storage.file_mappings import MappingWatch
     from tierpool.storage.gguf import Model, ModelFile
     from tierpool.storage.plan import Plan
@@ -113,11 +114,21 @@ class StreamedWeights:
     ----------
     watch : MappingWatch
         Made before llama.cpp loaded the model.
+    loading : LoadingWatch, optional
+        By which other threads follow and end the loading.
     strict : bool
         End the process when anything is read that is not in memory. For tests.
     """
 
-    def __init__(self, plan: Plan, model: Model, watch: MappingWatch, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model,
+        watch: MappingWatch,
+        *,
+        loading: LoadingWatch | None = None,
+        strict: bool = False,
+    ) -> None:
         streamed = {placed.name for placed in plan.placements if placed.tier == "nvme"}
         experts = read_hyperparameters(model).experts if plan.mode == "experts" else 0
         parts = StreamedParts.of_model(model, streamed, experts)
@@ -135,6 +146,7 @@ class StreamedWeights:
             reserved_bytes={name: purposes[purpose] for purpose, name in _RESERVED.items() if purpose in purposes},
             reader_threads=READER_THREADS,
             strict=strict,
+            watch=loading,
         )
         for file in parts.files:
             _forget_cached(file.path)
@@ -166,8 +178,10 @@ class StreamedWeights:
     def get_layer_counters(self) -> list[LayerCounters]:
         """Requests by layer."""
         return [
-            LayerCounters(layer, hits, misses)
-            for layer, (hits, misses) in zip(self._layers, self._core.get_layer_requests(), strict=True)
+            LayerCounters(layer, hits, misses, read_bytes, stall_ns / 1e6)
+            for layer, (hits, misses, read_bytes, stall_ns) in zip(
+                self._layers, self._core.get_layer_requests(), strict=True
+            )
         ]
 
     def close(self) -> None:

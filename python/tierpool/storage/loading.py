@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tierpool.config_values import byte_limit
@@ -87,7 +88,8 @@ def load(  # noqa: PLR0913  (one argument a condition)
         Bandwidths that `tierpool.storage.profile.measure_profile` measured, which takes two seconds otherwise; limits
         are read anew.
     progress : callable, optional
-        Called with a step's name, what is done of it, and how much there is to do.
+        Called with a step's name, what is done of it, and how much there is to do; of ``loading``, bytes as soon as
+        it is known how many. What it raises ends the loading.
 
     Returns
     -------
@@ -115,6 +117,7 @@ def load(  # noqa: PLR0913  (one argument a condition)
     plan = make_plan(path, memory, context, threads, profile=profile)
     report("planning", 1, 1)
     report("loading", 0, 1)
-    model = LanguageModel(load_engine(plan))
-    report("loading", 1, 1)
+    model = LanguageModel(load_engine(plan, progress=partial(report, "loading")))
+    if plan.mode == "resident":
+        report("loading", 1, 1)  # llama.cpp does not say how far it is
     return model

@@ -5,6 +5,7 @@
 #include <memory>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "support/storage_fixture.hpp"
@@ -49,6 +50,25 @@ TEST_F(ExpertGateTest, CountsOneRequestForEachTokenLayerAndExpert) {
   EXPECT_EQ(layers[0].misses, 3U);
   EXPECT_EQ(layers[0].hits, 1U);
   EXPECT_EQ(layers[1].misses + layers[1].hits + layers[2].misses, 0U);
+  EXPECT_EQ(layers[0].read_bytes, statistics.read_bytes);
+  EXPECT_EQ(layers[1].read_bytes + layers[2].read_bytes, 0U);
+}
+
+TEST_F(ExpertGateTest, CountsWhatEachLayerWaitedFor) {
+  storage_.source->set_delay(1000);
+  for (const std::uint32_t layer : {0U, 2U}) {
+    storage_.source->hold_from(storage_.source->calls().size());
+    std::thread user([&] { enter(layer, {1}); });
+    while (cache_.statistics().loads < layer / 2 + 1) {  // it waits, once the cache can be asked
+      std::this_thread::yield();
+    }
+    storage_.source->let_go();
+    user.join();
+  }
+  const std::vector<LayerRequests> layers = gate_.layer_requests();
+  EXPECT_EQ(layers[0].stall_ns, 2000U);  // two pieces
+  EXPECT_EQ(layers[1].stall_ns, 0U);
+  EXPECT_EQ(layers[2].stall_ns, 2000U);
 }
 
 TEST_F(ExpertGateTest, TheLayerBeforeMayGoButNotTheLayerEntered) {
@@ -93,6 +113,31 @@ TEST(RingGate, CountsHitsOfLayersThatHadArrived) {
   EXPECT_EQ(gate.statistics().misses, 0U);
   EXPECT_EQ(gate.layer_requests().at(1).hits, 1U);
   EXPECT_THROW(gate.enter(kLayers, {}), std::out_of_range);
+}
+
+TEST(RingGate, CountsForEachLayerWhatTheRingCountsForAll) {
+  testing::FakeStorage storage(kLayers, 1);
+  storage.source->set_delay(1000);
+  LayerRing ring(storage.loader, storage.slots, storage.binding, {0, 1, 2}, 1, storage.clock);
+  ring.start();
+  RingGate gate(ring, kLayers);
+  gate.enter(0, {});
+  storage.source->fail_at(storage.source->calls().size(), testing::FakeSource::Failure::io_error);
+  EXPECT_THROW(gate.enter(1, {}), ReadError);
+  gate.enter(1, {});
+  gate.enter(2, {});
+  LayerRequests sum;
+  for (const LayerRequests& layer : gate.layer_requests()) {
+    EXPECT_EQ(layer.read_bytes, storage.units.unit_bytes(0));
+    sum.hits += layer.hits;
+    sum.misses += layer.misses;
+    sum.stall_ns += layer.stall_ns;
+  }
+  EXPECT_EQ(gate.layer_requests().at(1).hits + gate.layer_requests().at(1).misses, 2U);  // also the one that failed
+  const GateStatistics statistics = gate.statistics();
+  EXPECT_EQ(sum.hits, statistics.hits);
+  EXPECT_EQ(sum.misses, statistics.misses);
+  EXPECT_EQ(sum.stall_ns, statistics.stall_ns);
 }
 
 TEST(RingGate, ShowsLayersThatGoAround) {

@@ -240,6 +240,22 @@ TEST(ExpertCache, AFailureAtEveryReadIsRaisedAndForgotten) {
   }
 }
 
+TEST(ExpertCache, ACallAfterAFailureDoesNotMeetTheFailuresBesideIt) {
+  CachedStorage storage(4, 3, 1);
+  storage.source->fail_at(0, FakeSource::Failure::io_error);
+  storage.source->fail_at(1, FakeSource::Failure::io_error);
+  storage.source->hold({1});
+  EXPECT_THROW(storage.use({1, 2}), ReadError);
+  storage.source->wait_for_calls(2);  // of the other unit
+  std::thread user([&] { EXPECT_NO_THROW(storage.use({2})); });
+  while (storage.reader.statistics().requests < 3) {
+    std::this_thread::yield();
+  }
+  storage.source->release(1);
+  user.join();
+  EXPECT_TRUE(storage.shows({2}));
+}
+
 TEST(ExpertCache, TwoCallersOfOneUnitShareOneRead) {
   CachedStorage storage(4, 2);
   storage.source->hold_from(0);

@@ -188,6 +188,23 @@ TEST(LayerRing, WithASlotForEveryLayerNothingIsReadTwice) {
   EXPECT_EQ(storage.ring->statistics().ready, 20u);
 }
 
+TEST(LayerRing, AfterAFailureWhatFailedBesideItIsReadAnew) {
+  RingStorage storage(4, 3, 3);
+  for (std::uint64_t number = 0; number < 3; ++number) {  // one read of each layer, and no more of it
+    storage.source->fail_at(number, FakeSource::Failure::io_error);
+  }
+  storage.ring->start();
+  EXPECT_THROW(storage.ring->enter(0), ReadError);
+  while (storage.reader.statistics().failed < 2) {
+    std::this_thread::yield();
+  }
+  storage.source->recover();
+  for (std::uint32_t step = 0; step < 8; ++step) {
+    EXPECT_NO_THROW(storage.ring->enter(step % 4)) << step;
+    EXPECT_TRUE(storage.shows(step % 4));
+  }
+}
+
 TEST(LayerRing, AFailureAtEveryReadIsRaisedAndTheLayerCanBeEnteredAgain) {
   for (const auto failure : {FakeSource::Failure::io_error, FakeSource::Failure::short_read}) {
     for (std::uint64_t point = 0; point < 60; ++point) {

@@ -104,7 +104,7 @@ def test_an_interrupted_caller_waits_for_the_call(monkeypatch: pytest.MonkeyPatc
 
     wait = _Call.wait
 
-    def interrupted(_call: _Call) -> None:
+    def interrupted(_call: _Call, _meanwhile: object) -> None:
         monkeypatch.setattr(_Call, "wait", wait)
         raise KeyboardInterrupt
 
@@ -112,6 +112,22 @@ def test_an_interrupted_caller_waits_for_the_call(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         worker.run(compute, cancelled.set)
     assert steps == ["ended"]
+    worker.close(nothing)
+
+
+def test_the_caller_is_told_while_it_waits_and_may_end_the_call() -> None:
+    worker, cancelled, told = EngineWorker(), threading.Event(), list[threading.Thread]()
+
+    def tell() -> None:
+        told.append(threading.current_thread())
+        if len(told) == 3:
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        worker.run(lambda: cancelled.wait(30), cancelled.set, tell)
+    assert cancelled.is_set()
+    assert told == [threading.current_thread()] * 3
+    assert worker.run(lambda: 5, nothing, tell) == 5
     worker.close(nothing)
 
 

@@ -62,6 +62,26 @@ def test_only_new_ones_count(tmp_path: Path, model: Path) -> None:
     assert watch.new_mapping(str(model)).address == 0x50000
 
 
+def test_pieces_of_an_earlier_mapping_are_not_new_however_it_is_cut(tmp_path: Path, model: Path) -> None:
+    write_table(tmp_path, model, (0x22000, 0x30000, 0x12000))
+    watch = MappingWatch(tmp_path)
+    cut = [(0x20000, 0x21000, 0x10000), (0x25000, 0x28000, 0x15000), (0x28000, 0x30000, 0x18000)]
+    write_table(tmp_path, model, *cut)
+    with pytest.raises(TierpoolError, match="mapped it 0 times"):
+        watch.new_mapping(str(model))
+    write_table(tmp_path, model, *cut, (0x30000, 0x50000, 0))  # and one just behind it
+    assert watch.new_mapping(str(model)) == FileMapping(0x30000, 0, 0x20000)
+
+
+def test_a_mapping_where_another_file_was_before_is_new(tmp_path: Path, model: Path) -> None:
+    other = model.with_name("other")
+    other.write_bytes(b"y" * PAGE)
+    write_table(tmp_path, other, (0x20000, 0x60000, 0))
+    watch = MappingWatch(tmp_path)
+    write_table(tmp_path, model, (0x20000, 0x40000, 0))
+    assert watch.new_mapping(str(model)) == FileMapping(0x20000, 0, 0x20000)
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_mapping_of_what_was_there_before_is_none(model: Path, replaced: bool) -> None:
     watch = MappingWatch()

@@ -144,6 +144,26 @@ def _interrupted(engine: FakeEngine, act: Callable[[], None]) -> None:
 
 
 class TestCancel:
+    def test_before_anything_was_computed(self) -> None:
+        engine = FakeEngine(b"abc")
+        model = LanguageModel(engine)
+        generation = model.generate("x", temperature=0)
+        generation.cancel()
+        assert list(generation) == []
+        assert generation.finish_reason == "cancelled"
+        assert engine.evaluated == []
+        assert "".join(model.generate("x", temperature=0)) == "abc"
+
+    @pytest.mark.parametrize("evaluations", [0, 1])
+    def test_just_before_the_engine_forgets_earlier_ones(self, evaluations: int) -> None:
+        engine = FakeEngine(b"abc")
+        generation = LanguageModel(engine).generate("x", temperature=0)
+        pieces = [next(generation) for _ in range(evaluations)]
+        engine.before_cancels_are_forgotten = generation.cancel
+        assert list(generation) == []
+        assert generation.finish_reason == "cancelled"
+        assert (len(pieces), len(engine.evaluated)) == (evaluations, evaluations)
+
     def test_between_tokens(self) -> None:
         engine = FakeEngine(b"abc")
         generation = LanguageModel(engine).generate("x", temperature=0)
@@ -340,7 +360,7 @@ class TestStatistics:
         model = LanguageModel(FakeEngine(b"a"))
         list(model.generate([1], temperature=0))
         (layer,) = model.get_layer_statistics()
-        assert (layer.hits, layer.misses) == (6, 2)
+        assert (layer.hits, layer.misses, layer.read_bytes, layer.stall_ms) == (6, 2, 2 * UNIT_BYTES, 2.0)
 
 
 class TestChat:

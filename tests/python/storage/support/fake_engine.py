@@ -53,6 +53,7 @@ class FakeEngine:
         self.vocabulary_size = VOCABULARY_SIZE
         self.closes = 0
         self.evaluated: list[list[int]] = []
+        self.before_cancels_are_forgotten: Callable[[], None] = lambda: None
         self.before_evaluation: Callable[[int], None] = lambda _count: None
         self._answer = [*answer, END]
         self._kept: list[int] = []
@@ -76,10 +77,13 @@ class FakeEngine:
     def is_end(self, token: int) -> bool:
         return token == END
 
-    def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def evaluate(self, tokens: Sequence[int], cancelled: threading.Event | None = None) -> NDArray[np.float32]:
         assert not self.closes
         assert len(tokens) + len(self._kept) <= self.plan.context
+        self.before_cancels_are_forgotten()
         self._cancelled.clear()
+        if cancelled is not None and cancelled.is_set():
+            raise CancelledError("cancelled")
         self.evaluated.append(list(tokens))
         self.before_evaluation(len(self.evaluated))
         if self._cancelled.is_set():
@@ -119,7 +123,8 @@ class FakeEngine:
         return self._counters
 
     def get_layer_counters(self) -> list[LayerCounters]:
-        return [LayerCounters(0, self._counters.hits, self._counters.misses)]
+        now = self._counters
+        return [LayerCounters(0, now.hits, now.misses, now.read_bytes, now.stall_ns / 1e6)]
 
     def close(self) -> None:
         self.closes += 1

@@ -1,0 +1,80 @@
+"""Engines that are interrupted while they load or compute, and what a load tells on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
+pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
+
+from streamed_runs import plan_share, shape_of
+
+from make_model import write_model
+from tierpool import CancelledError
+from tierpool.storage.engine_llama import LlamaEngine, load_engine
+from tierpool.storage.gguf import read_model
+from tierpool.storage.plan import Plan
+from tierpool.storage.profile import Profile
+
+PROMPT = list(range(5, 42))
+
+
+@pytest.fixture(scope="module", params=["qwen3moe", "llama"])
+def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, profile: Profile) -> Plan:
+    path: Path = tmp_path_factory.mktemp("model") / "model.gguf"
+    write_model(path, shape_of(request.param))
+    return plan_share(read_model(path), profile, 0.2)
+
+
+@pytest.fixture
+def engine(plan: Plan) -> Iterator[LlamaEngine]:
+    engine = load_engine(plan)
+    yield engine
+    engine.close()
+
+
+def test_a_cancel_around_the_beginning_of_an_evaluation_is_not_lost(engine: LlamaEngine) -> None:
+    class JustAfter(threading.Event):
+        """Looked at just before it is set and the engine told."""
+
+        def is_set(self) -> bool:
+            engine.cancel()
+            return False
+
+    just_before = threading.Event()
+    just_before.set()
+    for cancelled in (just_before, JustAfter()):
+        with pytest.raises(CancelledError):
+            engine.evaluate(PROMPT, cancelled)
+        assert engine.position == 0
+    assert engine.get_counters().requested_bytes == 0
+    engine.evaluate(PROMPT, threading.Event())
+
+
+def test_an_engine_loads_while_another_one_of_the_same_file_computes(plan: Plan, engine: LlamaEngine) -> None:
+    expected = engine.evaluate(PROMPT)
+    stop, rounds = threading.Event(), [0]
+
+    def compute() -> None:
+        while not stop.is_set():
+            engine.truncate(0)
+            np.testing.assert_array_equal(engine.evaluate(PROMPT), expected)
+            rounds[0] += 1
+
+    with ThreadPoolExecutor() as threads:
+        computing = threads.submit(compute)
+        try:
+            for _ in range(10):
+                other = load_engine(plan)
+                np.testing.assert_array_equal(other.evaluate(PROMPT), expected)
+                other.close()
+        finally:
+            stop.set()
+        computing.result(60)
+    assert rounds[0] > 0
