@@ -182,8 +182,7 @@ void bind_engine(py::module_& module) {
   py::class_<StreamedModel>(module, "StreamedModel", "The weights of a model, laid over the engine's mapping.")
       .def(py::init(&make_model), py::kw_only(), py::arg("files"), py::arg("layers"), py::arg("resident"),
            py::arg("stop_node"), py::arg("experts"), py::arg("slots"), py::arg("limit_bytes"), py::arg("most_mappings"),
-           py::arg("reserved_bytes"), py::arg("reader_threads"), py::arg("strict"),
-           py::arg("watch") = nullptr)
+           py::arg("reserved_bytes"), py::arg("reader_threads"), py::arg("strict"), py::arg("watch") = nullptr)
       .def_property_readonly_static(
           "callback", [](const py::object&) { return reinterpret_cast<std::uintptr_t>(&LlamaHook::evaluate); },
           "Address of the function that ggml calls for every node.")

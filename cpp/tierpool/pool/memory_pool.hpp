@@ -162,8 +162,8 @@ class MemoryPool {
   WarmupReport warm_up(std::span<const std::uint64_t> sizes_bytes, const WarmupProgress& progress = nullptr,
                        bool sizes_are_default = false);
   /// Gives the memory of whole free granules back to the device, when streams have done with it: waits for them, and
-  /// for the device where only it can tell. Returns the bytes given back. `may_log`: whether to say that the device kept
-  /// some.
+  /// for the device where only it can tell. Returns the bytes given back. `may_log`: whether to say that the device
+  /// kept some.
   std::uint64_t trim(bool may_log = true);
   /// Refuses new work and logs what is still live. Waits for streams, also for what was released while one was
   /// captured: no graph that uses it may be launched from here on. Memory goes with the last allocation. Idempotent.

@@ -161,7 +161,7 @@ AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& requ
     if (!request.may_block && (pending.is_completing() || pending.epoch() != epoch)) {
       return AllocationOutcome::would_block;
     }
-    if (!request.may_block || !pending.await_completions(epoch)) {
+    if (!request.may_block || request.heaps_only || !pending.await_completions(epoch)) {
       return AllocationOutcome::out_of_memory;
     }
   }
