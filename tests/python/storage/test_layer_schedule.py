@@ -13,7 +13,7 @@ SIZES = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=3), min_size=
 
 def units_of(sizes: list[list[int]]) -> list[Unit]:
     return [
-        Unit(layer, 0, tuple(Part(f"{layer}.{index}", 0, 0, size, 0) for index, size in enumerate(parts)))
+        Unit(layer, 0, tuple(Part(f"{layer}.{index}", 0, 0, size) for index, size in enumerate(parts)))
         for layer, parts in enumerate(sizes)
     ]
 
