@@ -32,6 +32,9 @@ void CudaStreams::require_stream(StreamHandle stream) {
     }
     return;
   }
+  if (is_capturing(stream)) {
+    return;  // asking for its context would invalidate the capture
+  }
   CuContext owner = nullptr;
   if (const CuResult result = call().stream_get_ctx(stream_of(stream), &owner); result != kCuSuccess) {
     context_.raise(what, "cuStreamGetCtx", result);

@@ -30,24 +30,27 @@ MemoryPool* MemoryPool::lane(StreamHandle stream, AllocationOutcome& refusal) no
   if (stream <= kLegacyStream) {
     return &lanes_->home();
   }
-  StreamKey key;
-  refusal = key_of(stream, key);
-  if (refusal != AllocationOutcome::served) {
+  DeviceStreams* streams = device_->streams();
+  if (streams == nullptr) {
+    refusal = AllocationOutcome::no_streams;
     return nullptr;
   }
   if (!is_stream_ordered_) {
     return &lanes_->home();
   }
-  MemoryPool* found = lanes_->find(key);
-  if (found == nullptr) {
-    found = add_lane(key, refusal);
-  }
-  // What a graph uses would have to stay as it is for as long as the graph can be launched.
-  if (found != nullptr && device_->streams()->is_capturing(stream)) {
+  // What a graph uses would have to stay as it is for as long as the graph can be launched. Before any other question
+  // about the stream, which could invalidate the capture.
+  if (streams->is_capturing(stream)) {
     refusal = AllocationOutcome::capturing;
     return nullptr;
   }
-  return found;
+  StreamKey key;
+  refusal = key_of(stream, key);
+  if (refusal != AllocationOutcome::served) {
+    return nullptr;
+  }
+  MemoryPool* found = lanes_->find(key);
+  return found != nullptr ? found : add_lane(key, refusal);
 }
 
 MemoryPool& MemoryPool::lane(StreamHandle stream) {

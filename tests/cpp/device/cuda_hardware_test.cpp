@@ -189,6 +189,7 @@ TEST_F(CudaHardware, NothingADeviceDoesBreaksACapture) {
   EXPECT_FALSE(streams.is_capturing(stream.handle()));
   ASSERT_EQ(stream.begin(), kCuSuccess);
   EXPECT_TRUE(streams.is_capturing(stream.handle()));
+  EXPECT_NO_THROW(streams.require_stream(stream.handle()));
   EXPECT_FALSE(streams.is_capturing(kPerThreadStream));
   EXPECT_NE(streams.query_event(event), EventState::failed);
   for (Device* one : {static_cast<Device*>(&device), static_cast<Device*>(&pinned)}) {

@@ -76,6 +76,12 @@ TEST_F(CudaStreamsTest, StreamsOfOthersAndDestroyedOnesAreRefused) {
   streams_.destroy_event(event);
 }
 
+TEST_F(CudaStreamsTest, AskingForAStreamLeavesItsCaptureValid) {
+  fake_cuda_set_capturing(stream_, true);
+  streams_.require_stream(stream_);  // the fixture sees that nothing forbidden was asked
+  fake_cuda_set_capturing(stream_, false);
+}
+
 TEST_F(CudaStreamsTest, ACaptureIsSeenAlsoWhereTheQuestionIsForbidden) {
   EXPECT_FALSE(streams_.is_capturing(stream_));
   fake_cuda_set_capturing(stream_, true);

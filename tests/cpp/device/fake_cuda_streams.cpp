@@ -49,6 +49,9 @@ CuResult cuStreamGetCtx(CuStream stream, CuContext* context) {
   if (found == nullptr) {
     return kInvalidHandle;
   }
+  if (found->capturing) {
+    return misuse(kCaptureUnsupported);  // and the capture is invalid
+  }
   *context = found->context;
   return kCuSuccess;
 }
@@ -59,7 +62,8 @@ CuResult cuStreamIsCapturing(CuStream stream, int* status) {
   }
   const Stream* found = find_stream(stream);
   *status = found != nullptr && found->capturing ? 1 : 0;
-  return found == nullptr && !is_special(stream) ? misuse(kInvalidHandle) : kCuSuccess;
+  // No misuse: with cuStreamGetCtx, it is what a stream that a user passes is asked, alive or not.
+  return found == nullptr && !is_special(stream) ? kInvalidHandle : kCuSuccess;
 }
 CuResult cuStreamSynchronize(CuStream stream) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamSynchronize")

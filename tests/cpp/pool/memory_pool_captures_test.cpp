@@ -153,6 +153,18 @@ TEST_F(CudaPoolCapturesTest, DefaultStreamIsLeftAloneDuringACapture) {
   pool_.reset();
 }
 
+TEST_F(CudaPoolCapturesTest, AllocationOnACapturedStreamIsRefusedAndLeavesTheCaptureValid) {
+  fake_cuda_set_capturing(stream_, true);
+  try {
+    static_cast<void>(pool_->lane(stream_));
+    ADD_FAILURE() << "served a graph";
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("captured into a graph"), std::string::npos) << error.what();
+  }
+  fake_cuda_set_capturing(stream_, false);
+  pool_.reset();  // the fixture sees that nothing forbidden was asked
+}
+
 TEST_F(CudaPoolCapturesTest, PoolClosedDuringACaptureKeepsItsMemoryUntilItEnds) {
   ASSERT_TRUE(pool_->release(pool_->allocate(kBytes)));
   fake_cuda_set_capturing(stream_, true);

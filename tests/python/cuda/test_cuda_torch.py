@@ -39,6 +39,7 @@ def test_torch_pinned_staging(pinned_pool: MemoryPool) -> None:
     from tierpool.integrations.torch import pinned_empty, release
 
     stream = torch.cuda.Stream()
+    torch.ones(1, device="cuda")  # before, PyTorch takes no memory for pinned
     batch = pinned_empty((64, 1024), torch.float32, pinned_pool)
     assert batch.is_pinned()
     batch.fill_(2)
