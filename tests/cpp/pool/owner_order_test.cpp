@@ -25,7 +25,7 @@ class OwnerOrderTest : public testing::PoolTest {
   [[nodiscard]] Buffer allocate_unwritten(StreamHandle stream) {
     MemoryPool& lane = pool_->lane(stream);
     Buffer buffer(lane, lane.allocate(kGranule));
-    streams().enqueue(stream, [this] { written_ = true; });
+    streams().enqueue(stream, [written = written_] { *written = true; });
     return buffer;
   }
   /// The same on the default stream of a thread that has ended since.
@@ -40,35 +40,36 @@ class OwnerOrderTest : public testing::PoolTest {
   }
   /// Whether `stream` can do nothing before the owner's work is done.
   [[nodiscard]] bool follows(StreamHandle stream) {
-    bool too_early = false;
-    streams().enqueue(stream, [&] { too_early = !written_; });
+    const auto too_early = std::make_shared<bool>(false);
+    streams().enqueue(stream, [too_early, written = written_] { *too_early = !*written; });
     static_cast<void>(streams().synchronize_stream(stream));
-    return !too_early;
+    return !*too_early;
   }
 
-  bool written_ = false;
+  // Shared with work that may run when the test has ended.
+  const std::shared_ptr<bool> written_ = std::make_shared<bool>(false);
   const StreamHandle a_ = device_->simulated_streams().create_stream();
   const StreamHandle b_ = device_->simulated_streams().create_stream();
 };
 
 TEST_F(OwnerOrderTest, ACopyFollowsTheStreamsOfBothEnds) {
   for (const bool is_source : {false, true}) {
-    written_ = false;
+    *written_ = false;
     const Buffer unwritten = allocate_unwritten(a_);
     const Buffer other(pool_->lane(b_), pool_->lane(b_).allocate(kGranule));
     copy(is_source ? other : unwritten, is_source ? unwritten : other);
-    EXPECT_TRUE(written_) << is_source;
+    EXPECT_TRUE(*written_) << is_source;
   }
 }
 
 TEST_F(OwnerOrderTest, ACopyFollowsAnotherThreadsDefaultStream) {
   for (const bool is_source : {false, true}) {
-    written_ = false;
+    *written_ = false;
     const Buffer unwritten = allocate_on_another_thread();
     MemoryPool& lane = pool_->lane(kPerThreadStream);
     const Buffer other(lane, lane.allocate(kGranule));
     copy(is_source ? other : unwritten, is_source ? unwritten : other);
-    EXPECT_TRUE(written_) << is_source;
+    EXPECT_TRUE(*written_) << is_source;
   }
 }
 
@@ -79,13 +80,13 @@ TEST_F(OwnerOrderTest, ACopyFollowsAStreamThatIsGone) {
   ASSERT_EQ(again, a_);  // another stream by the same name
   const Buffer other(*pool_, pool_->allocate(kGranule));
   copy(unwritten, other);
-  EXPECT_TRUE(written_);
+  EXPECT_TRUE(*written_);
 }
 
 TEST_F(OwnerOrderTest, AConsumersStreamFollowsTheOwners) {
   const Buffer unwritten = allocate_unwritten(a_);
   unwritten.pool().order_after_own(b_);
-  EXPECT_FALSE(written_);  // nobody has waited
+  EXPECT_FALSE(*written_);  // nobody has waited
   EXPECT_TRUE(follows(b_));
 }
 
@@ -101,7 +102,7 @@ TEST_F(OwnerOrderTest, TheOwnersStreamFollowsItselfWithoutAnEvent) {
   EXPECT_EQ(unwritten.pool().stream_here(), kPerThreadStream);
   unwritten.pool().order_after_own(kPerThreadStream);
   EXPECT_EQ(streams().call_count(StreamCall::record_event), 0u);
-  EXPECT_FALSE(written_);
+  EXPECT_FALSE(*written_);
 }
 
 TEST_F(OwnerOrderTest, WhatCannotBeOrderedIsRefused) {

@@ -31,5 +31,8 @@ inline std::atomic<std::int64_t> allocations_left{kUnlimited};
   }
   return pointer;
 }
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  return tierpool::testing::may_allocate() ? std::malloc(bytes == 0 ? 1 : bytes) : nullptr;
+}
 [[gnu::noinline]] void operator delete(void* pointer) noexcept { std::free(pointer); }
 [[gnu::noinline]] void operator delete(void* pointer, std::size_t) noexcept { std::free(pointer); }
