@@ -1,40 +1,17 @@
 // The process itself runs out of memory while the simulated device keeps its books.
 #include <gtest/gtest.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 
+#include "support/limited_new.hpp"
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/device/simulated_device.hpp"
 
-namespace {
-
-constexpr std::int64_t kUnlimited = -1;
-std::int64_t allocations_left = kUnlimited;
-
-void* allocate(std::size_t bytes) {
-  if (allocations_left == 0) {
-    throw std::bad_alloc();
-  }
-  if (allocations_left > 0) {
-    --allocations_left;
-  }
-  if (void* pointer = std::malloc(bytes)) {
-    return pointer;
-  }
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return allocate(bytes); }
-void operator delete(void* pointer) noexcept { std::free(pointer); }
-void operator delete(void* pointer, std::size_t) noexcept { std::free(pointer); }
-
 namespace tierpool {
 namespace {
+
+using testing::allocations_left;
+using testing::kUnlimited;
 
 constexpr std::uint64_t kGranule = 2 * kMiB;
 
