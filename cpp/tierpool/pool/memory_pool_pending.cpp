@@ -219,10 +219,14 @@ bool MemoryPool::poll_pending(const StreamKey* named) noexcept {
   }
   const bool any = complete != nullptr;
   if (any) {
-    lanes_->pending.note_completed();
+    lanes_->pending.begin_completion();  // ends when the device has its part too
   }
   lanes_->pending.unlock();
-  free_fallbacks(complete);
+  if (any) {
+    free_fallbacks(complete);
+    lanes_->pending.note_completed();
+    lanes_->pending.end_completion();
+  }
   return any;
 }
 
@@ -289,9 +293,6 @@ PendingRelease* MemoryPool::put_back(PendingRelease* taken) noexcept {
       lanes_->pending.add(std::unique_ptr<PendingRelease>(release));
     }
   }
-  if (complete != nullptr) {
-    lanes_->pending.note_completed();
-  }
   return complete;
 }
 
@@ -307,9 +308,12 @@ bool MemoryPool::complete_pending(Completion completion) noexcept {
     }
   }
   PendingRelease* complete = put_back(taken);
-  lanes_->pending.end_completion();
   const bool any = complete != nullptr;
   free_fallbacks(complete);
+  if (any) {
+    lanes_->pending.note_completed();
+  }
+  lanes_->pending.end_completion();
   return any;
 }
 

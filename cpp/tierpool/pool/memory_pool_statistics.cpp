@@ -21,9 +21,11 @@ class MemoryPool::Picture {
   }
 
   struct Lane {
-    explicit Lane(const MemoryPool& lane) : pool(lane), standstill(lane.caches_) {}
+    explicit Lane(const MemoryPool& lane)
+        : pool(lane), standstill(lane.caches_), fallbacks(lane.fallbacks_.statistics()) {}
     const MemoryPool& pool;
     ThreadCaches::Standstill standstill;
+    FallbackStatistics fallbacks;  // read here, so that one lane's locks are taken before the next one's, as for a fork
   };
   [[nodiscard]] std::deque<Lane>& lanes() noexcept { return lanes_; }
   [[nodiscard]] std::vector<HeapStatistics> heaps() {
@@ -60,7 +62,7 @@ PoolStatistics MemoryPool::statistics() const {
   Picture picture(*this);
   total.stream_lanes = picture.lanes().size();
   for (const Picture::Lane& lane : picture.lanes()) {
-    total.add(lane.pool.fallbacks_.statistics());
+    total.add(lane.fallbacks);
     total.fallback_pending_bytes += lane.pool.pending_fallback_bytes_;
   }
   for (const HeapStatistics& heap : picture.heaps()) {

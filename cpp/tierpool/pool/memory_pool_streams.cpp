@@ -115,8 +115,16 @@ void MemoryPool::order_after_own(StreamHandle later) {
     return;
   }
   require_stream(later);
-  if (lanes_->events.is_reachable(stream_)) {
-    order_after(*device_->streams(), later, stream_.handle);
+  const bool is_named = lanes_->events.is_reachable(stream_);
+  DeviceStreams& streams = *device_->streams();
+  if (streams.is_capturing(later) || (is_named && streams.is_capturing(stream_.handle))) {
+    throw DeviceError("Cannot order stream " + std::to_string(later) + " after the work of memory of device '" +
+                      device_->name() +
+                      "': a stream is being captured into a graph, which cannot wait for what lies outside of it; copy "
+                      "or export before the capture begins");
+  }
+  if (is_named) {
+    order_after(streams, later, stream_.handle);
   } else if (!lanes_->events.wait_for_device()) {
     throw DeviceError("Cannot order stream " + std::to_string(later) + " after the work of memory of device '" +
                       device_->name() +
@@ -273,8 +281,23 @@ bool MemoryPool::has_finished_stream(const TrimOptions& options) noexcept {
 
 bool MemoryPool::take_fallback(const AllocationRequest& request, const Plan& plan, Allocation& allocation) noexcept {
   const auto take = [&] { return fallbacks_.take(allocation, request.alignment_bytes, plan.counted); };
-  poll_pending(&stream_);
-  return take() || (has_streams_ && complete_pending(Completion::awaited) && take());
+  for (;;) {
+    const std::uint64_t epoch = lanes_->pending.epoch();
+    poll_pending(&stream_);
+    if (take()) {
+      return true;
+    }
+    if (!has_streams_) {
+      return false;
+    }
+    if (complete_pending(Completion::awaited) && take()) {
+      return true;
+    }
+    // Another thread may have had all that is pending in its hands meanwhile.
+    if (!lanes_->pending.await_completions(epoch)) {
+      return false;
+    }
+  }
 }
 
 }  // namespace tierpool

@@ -91,15 +91,21 @@ PendingRelease* PendingReleases::take_complete(const StreamKey* named) noexcept 
 
 void PendingReleases::end_completion() noexcept {
   completing_.fetch_sub(1, std::memory_order_acq_rel);
-  completing_.notify_all();
+  completions_ended_.fetch_add(1, std::memory_order_acq_rel);
+  completions_ended_.notify_all();
 }
 
 bool PendingReleases::await_completions(std::uint64_t epoch) noexcept {
-  if (const std::uint32_t now = completing_.load(std::memory_order_acquire); now != 0 && this->epoch() == epoch) {
-    completing_.wait(now, std::memory_order_acquire);
+  for (;;) {
+    const std::uint32_t ended = completions_ended_.load(std::memory_order_acquire);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);  // under which completions begin
+      if (this->epoch() != epoch || !is_completing()) {
+        return this->epoch() != epoch;
+      }
+    }
+    completions_ended_.wait(ended, std::memory_order_acquire);
   }
-  const std::lock_guard<std::mutex> lock(mutex_);  // under which a poll takes back what it counts no more
-  return this->epoch() != epoch;
 }
 
 PendingRelease* PendingReleases::take_all_of(const MemoryPool& lane, bool with_fallbacks) noexcept {

@@ -62,7 +62,7 @@ class PendingReleases {
   [[nodiscard]] std::uint64_t count() const noexcept { return count_.load(std::memory_order_acquire); }
 
   /// Whether a thread is between begin_completion() and end_completion(): what it took out is counted no more, and not
-  /// back yet either. A hint without the lock.
+  /// back yet either. A hint without the lock, with which a completion begins.
   [[nodiscard]] bool is_completing() const noexcept { return completing_.load(std::memory_order_acquire) != 0; }
   void begin_completion() noexcept { completing_.fetch_add(1, std::memory_order_acq_rel); }
   void end_completion() noexcept;
@@ -102,6 +102,7 @@ class PendingReleases {
   std::mutex mutex_;
   std::atomic<std::uint64_t> count_{0};
   std::atomic<std::uint32_t> completing_{0};
+  std::atomic<std::uint32_t> completions_ended_{0};
   std::atomic<std::uint64_t> epoch_{0};
   std::vector<Queue> queues_;
   PendingRelease* kept_ = nullptr;

@@ -65,7 +65,8 @@ bool StreamEvents::is_complete(EventHandle event) noexcept {
 }
 
 bool StreamEvents::order(const StreamKey& later, EventHandle event) noexcept {
-  return is_reachable(later) && streams_->wait_event(later.handle, event);
+  // A wait for what lies outside of it would invalidate a capture.
+  return is_reachable(later) && !streams_->is_capturing(later.handle) && streams_->wait_event(later.handle, event);
 }
 
 }  // namespace tierpool

@@ -60,11 +60,7 @@ ExpertCache::Lease ExpertCache::acquire(std::span<const UnitId> requests) {
   require_known(requests);
   const ActiveCall active(active_calls_, idle_);
   try {
-    const std::vector<UnitId> units = count_requests(requests);
-    begin_loads(units, lease, lock);
-    for (const UnitId unit : units) {
-      policy_->requested(unit);
-    }
+    begin_loads(count_requests(requests), lease, lock);
     make_readable(lease, lock);
   } catch (const ReadError&) {
     abandon_unshared(lease);

@@ -50,6 +50,7 @@ void ExpertCache::pin_present(std::vector<UnitId>& units, Lease& lease) {
     if (entry.presence == Presence::loading) {
       loader_.reader().join(entry.read, ReadPriority::demand);
     }
+    policy_->requested(unit);  // begin_load() tells it of the others
     pin(unit, lease);
     return true;
   };

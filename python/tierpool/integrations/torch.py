@@ -185,10 +185,12 @@ def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
         served = _serving.get(index)
         if served is not None and served is not pool:
             raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
-        mem_pool = _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator())
-        _serve(index, pool)
-    _mem_pools[id(pool)] = (pool, mem_pool)
-    return mem_pool
+        known = _mem_pools.get(id(pool))
+        if known is None:  # another thread may have been first, and PyTorch wants one to outlive its tensors
+            known = (pool, _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator()))
+            _serve(index, pool)
+            _mem_pools[id(pool)] = known
+    return known[1]
 
 
 def forget(pool: MemoryPool) -> None:

@@ -49,7 +49,7 @@ class EngineCounters:
         Bytes of the units asked for, of those that stayed in memory since they were read for something else, and bytes
         that came from the files for units.
     loaded_bytes : int
-        Bytes read once, while loading, for what stays in memory.
+        Bytes read while loading: what stays in memory, and experts to fill the slots with.
     stall_ns : int
         Time in which computing waited for reads.
     read_busy_ns : int

@@ -33,34 +33,34 @@ class CacheModel {
  public:
   explicit CacheModel(std::size_t slot_count) : slot_count_(slot_count) {}
 
-  /// False when it has to be refused; only the requests are counted then.
+  /// False when it has to be refused; what is there was needed all the same.
   bool acquire(const Units& requests) {
-    std::list<UnitId> missing;
-    std::set<UnitId> needed(requests.begin(), requests.end());
+    const std::set<UnitId> needed(requests.begin(), requests.end());
+    Units missing;
     for (const UnitId unit : requests) {
       ++(is_present(unit) ? hits : misses);
+      if (!is_present(unit) && std::find(missing.begin(), missing.end(), unit) == missing.end()) {
+        missing.push_back(unit);
+      }
+    }
+    std::set<UnitId> moved;
+    for (const UnitId unit : requests) {
+      if (is_present(unit) && moved.insert(unit).second) {
+        order_.remove(unit);
+        order_.push_back(unit);
+      }
     }
     const auto fixed = std::count_if(order_.begin(), order_.end(),
                                      [&](UnitId unit) { return needed.contains(unit) || pins_.contains(unit); });
-    const auto absent = std::count_if(needed.begin(), needed.end(), [&](UnitId unit) { return !is_present(unit); });
-    if (static_cast<std::size_t>(fixed + absent) > slot_count_) {
+    if (static_cast<std::size_t>(fixed) + missing.size() > slot_count_) {
       return false;
     }
-    while (order_.size() + static_cast<std::size_t>(absent) > slot_count_) {
+    while (order_.size() + missing.size() > slot_count_) {
       order_.erase(std::find_if(order_.begin(), order_.end(),
                                 [&](UnitId unit) { return !needed.contains(unit) && !pins_.contains(unit); }));
       ++evictions;
     }
-    Units distinct;
-    for (const UnitId unit : requests) {
-      if (std::find(distinct.begin(), distinct.end(), unit) == distinct.end()) {
-        distinct.push_back(unit);
-      }
-    }
-    for (const UnitId unit : distinct) {
-      order_.remove(unit);
-      order_.push_back(unit);
-    }
+    order_.insert(order_.end(), missing.begin(), missing.end());
     pins_.insert(needed.begin(), needed.end());
     return true;
   }
@@ -390,6 +390,35 @@ TEST(ExpertCache, ASlotThatCannotBeHiddenAtTheEndIsLoggedAndNotGivenBack) {
   EXPECT_EQ(storage.slots.free_count(), 1u);
   ASSERT_EQ(captured.records().size(), 1u);
   EXPECT_EQ(captured.records().front().message, "Closing the expert cache: no mapping left");
+}
+
+/// Counts what it is told.
+class CountingPolicy final : public EvictionPolicy {
+ public:
+  explicit CountingPolicy(std::vector<int>& requests) : requests_(requests) {}
+  void requested(UnitId unit) noexcept override {
+    ++requests_[unit];
+    lru_.requested(unit);
+  }
+  void prefetched(UnitId unit) noexcept override { lru_.prefetched(unit); }
+  void removed(UnitId unit) noexcept override { lru_.removed(unit); }
+  [[nodiscard]] std::optional<UnitId> victim(const std::function<bool(UnitId)>& may_go) const override {
+    return lru_.victim(may_go);
+  }
+
+ private:
+  std::vector<int>& requests_;
+  LrfuPolicy lru_{8, 0};
+};
+
+TEST(ExpertCache, ThePolicyIsToldOnceOfEachUnitOfACall) {
+  std::vector<int> requests(8);
+  CachedStorage storage(8, 4, 2, std::make_unique<CountingPolicy>(requests));
+  storage.use({0, 1, 0});
+  storage.cache.preload(Units{2});
+  storage.use({1, 2, 3, 3});
+  storage.use({5, 4, 1});
+  EXPECT_EQ(requests, (std::vector<int>{1, 3, 1, 1, 1, 1, 0, 0}));
 }
 
 /// Names a unit that may not go.
