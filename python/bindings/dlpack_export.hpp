@@ -16,6 +16,8 @@ namespace tierpool::bindings {
 class SharedBuffer {
  public:
   explicit SharedBuffer(Buffer memory) noexcept : memory_(std::move(memory)) {}
+  SharedBuffer(const SharedBuffer&) = delete;
+  SharedBuffer& operator=(const SharedBuffer&) = delete;
 
   void add_owner() noexcept { owner_count_.fetch_add(1, std::memory_order_relaxed); }
   /// The last owner's call gives the memory back and ends this object.

@@ -50,9 +50,9 @@ StreamHandle parse_stream(py::handle stream) {
 }
 
 bool is_stream_name(PyObject* names) noexcept {
-  static PyObject* const kStream = PyUnicode_InternFromString("stream");
+  static PyObject* const stream_name = PyUnicode_InternFromString("stream");
   PyObject* name = PyTuple_GET_ITEM(names, 0);
-  return name == kStream || PyUnicode_CompareWithASCIIString(name, "stream") == 0;
+  return name == stream_name || PyUnicode_CompareWithASCIIString(name, "stream") == 0;
 }
 
 }  // namespace tierpool::bindings
