@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ MIB = 1 << 20
 
 settings.register_profile("tierpool", deadline=None, print_blob=True)
 settings.load_profile("tierpool")
+# A shell lets its background jobs, and so these tests and what they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
