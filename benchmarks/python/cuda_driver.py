@@ -14,7 +14,6 @@ _SYMBOLS = {
     "cuEventDestroy": "cuEventDestroy_v2",
 }
 NON_BLOCKING = 1
-BLOCKING_SYNC = 1
 NO_TIMING = 2
 
 
@@ -28,10 +27,6 @@ class Driver:
         self.call("cuDeviceGet", ctypes.byref(handle), ctypes.c_int(device))
         self._context = ctypes.c_void_p()
         self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), handle)
-        self.enter()
-
-    def enter(self) -> None:
-        """Let the calling thread make calls; the one that made this object may already."""
         self.call("cuCtxSetCurrent", self._context)
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -87,24 +82,6 @@ class Driver:
         self.call("cuEventRecord", event, ctypes.c_void_p(earlier))
         self.call("cuStreamWaitEvent", ctypes.c_void_p(later), event, ctypes.c_uint(0))
         self.call("cuEventDestroy", event)
-
-    def create_event(self) -> int:
-        """Make an event that a thread can wait for asleep."""
-        event = ctypes.c_void_p()
-        self.call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(BLOCKING_SYNC | NO_TIMING))
-        return event.value or 0
-
-    def destroy_event(self, event: int) -> None:
-        """End an event."""
-        self.call("cuEventDestroy", ctypes.c_void_p(event))
-
-    def record(self, event: int, stream: int) -> None:
-        """Let an event mark the present end of a stream."""
-        self.call("cuEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(stream))
-
-    def wait(self, event: int) -> None:
-        """Wait for what the event marks; at once when that is nothing."""
-        self.call("cuEventSynchronize", ctypes.c_void_p(event))
 
     def synchronize(self, stream: int | None = None) -> None:
         """Wait for a stream, or for the whole device."""

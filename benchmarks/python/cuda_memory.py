@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -98,8 +99,8 @@ def run_workload(name: str, contender: str) -> dict[str, float]:
     return {**meter.figures(), "base": base, "seconds": seconds}
 
 
-def run_decode(contender: str) -> dict[str, float]:
-    """Tokens a second of one sequence, after a warm-up."""
+def serve_decode(contender: str) -> None:
+    """Answer each line of the input by tokens a second of one sequence; the first answer is the warm-up's."""
     Meter(contender)
     import torch  # noqa: PLC0415  (after install)
 
@@ -107,18 +108,47 @@ def run_decode(contender: str) -> dict[str, float]:
 
     torch.manual_seed(1)
     model = Llama()
-    decode_seconds(model, 512, 16)
-    return {"tokens_per_second": DECODE_TOKENS / decode_seconds(model, 512, DECODE_TOKENS)}
+    for _ in sys.stdin:
+        print(DECODE_TOKENS / decode_seconds(model, 512, DECODE_TOKENS), flush=True)
+
+
+class Decoder:
+    """A process that decodes whenever it is asked: its start and its model's are not paid for each figure."""
+
+    def __init__(self, contender: str) -> None:
+        command = [sys.executable, __file__, "--one", "decode", contender]
+        self._process = subprocess.Popen(
+            command, env=environment_of(contender), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def tokens_per_second(self) -> float:
+        """Decode once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("decode\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process that decodes ended with {self._process.wait()}")
+        return float(answer)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def environment_of(contender: str) -> dict[str, str]:
+    """What a contender's process sees."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTORCH_")}
+    return inherited | ENVIRONMENTS.get(contender, {})
 
 
 def in_own_process(*arguments: str) -> dict[str, float]:
     """Run this program for one figure."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTORCH_")}
-    environment |= ENVIRONMENTS.get(arguments[-1], {})
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         command = [sys.executable, __file__, "--one", *arguments, "--result", str(result)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment_of(arguments[-1]), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-3000:]}")
         figures: dict[str, float] = json.loads(result.read_text())
@@ -140,40 +170,39 @@ def memory_rows(name: str) -> Iterator[Row]:
         yield Row(f"cuda/seconds-{name}/{contender}", figures["seconds"], "s", 1)
 
 
-def decode_rows(repetitions: int) -> list[Row]:
-    """Tokens a second, in pairs."""
-    samples: dict[str, list[float]] = {contender: [] for contender in (*POOLS, "torch")}
-    for _ in range(min(repetitions, DECODE_PAIRS)):
-        for contender, figures in samples.items():
-            figures.append(in_own_process("decode", contender)["tokens_per_second"])
-    rows = [
-        Row(f"cuda/llama-decode/{contender}", median(figures), "tok/s", len(figures), spread(figures))
-        for contender, figures in samples.items()
-    ]
+def decode_rows() -> Iterator[Row]:
+    """Tokens a second, in pairs: every contender decodes in turn, none while another does."""
+    with ExitStack() as stack:
+        decoders = {contender: stack.enter_context(closing(Decoder(contender))) for contender in (*POOLS, "torch")}
+        for decoder in decoders.values():
+            decoder.tokens_per_second()
+        rounds = [{name: one.tokens_per_second() for name, one in decoders.items()} for _ in range(DECODE_PAIRS)]
+    for contender in decoders:
+        figures = [speeds[contender] for speeds in rounds]
+        yield Row(f"cuda/llama-decode/{contender}", median(figures), "tok/s", len(figures), spread(figures))
     for contender in POOLS:
-        ratios = [ours / theirs for ours, theirs in zip(samples[contender], samples["torch"], strict=True)]
-        rows.append(
-            Row(f"cuda/llama-decode-ratio/{contender}", median(ratios), "x", len(ratios), spread(ratios), "of torch")
-        )
-    return rows
+        ratios = [speeds[contender] / speeds["torch"] for speeds in rounds]
+        yield Row(f"cuda/llama-decode-ratio/{contender}", median(ratios), "x", len(ratios), spread(ratios), "of torch")
 
 
-def all_rows(repetitions: int) -> Iterator[Row]:
+def all_rows(_repetitions: int) -> Iterator[Row]:
     """Run everything."""
-    yield from decode_rows(repetitions)
+    yield from decode_rows()
     for name in ("llama-serving-mix", "moe-prefill", "gpt2-training"):
         yield from memory_rows(name)
 
 
 def one() -> None:
-    """Run one workload for one contender, as `in_own_process` asks."""
+    """Run one workload for one contender, as `in_own_process` and `Decoder` ask."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=2)
     parser.add_argument("--result", type=Path)
     options = parser.parse_args()
     name, contender = options.one
-    figures = run_decode(contender) if name == "decode" else run_workload(name, contender)
-    options.result.write_text(json.dumps(figures))
+    if name == "decode":
+        serve_decode(contender)
+    else:
+        options.result.write_text(json.dumps(run_workload(name, contender)))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def main(description: str, rows: Callable[[int], Iterable[Row]]) -> None:
     print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}")
     taken = []
     for row in rows(options.repetitions):
-        print(f"{row.name:<48} {row.value:>12.2f} {row.unit:<10} +-{row.spread:.0%}  {row.note}")
+        print(f"{row.name:<48} {row.value:>12.2f} {row.unit:<10} +-{row.spread:.0%}  {row.note}", flush=True)
         taken.append(asdict(row))
     if options.json:
         options.json.write_text(json.dumps(taken, indent=1) + "\n")

@@ -64,20 +64,43 @@ class PageableEnd {
   Py_buffer view_{};
 };
 
+/// Bytes of a file.
+class FileEnd {
+ public:
+  FileEnd(const std::string& path, PyObject* file_offset_bytes, PyObject* nbytes) : file_(path) {
+    if (file_offset_bytes != nullptr) {
+      offset_bytes_ = parse_bytes(file_offset_bytes, "file_offset_bytes");
+    }
+    file_.require(offset_bytes_, 0);
+    bytes_ = nbytes == Py_None ? file_.size_bytes() - offset_bytes_ : parse_bytes(nbytes, "nbytes");
+  }
+
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] CopyEnd end() const noexcept { return {.address = offset_bytes_, .file = &file_}; }
+  void prepare(const CopyOptions& /*options*/) const noexcept {}  // has been read on return
+
+ private:
+  const ReadableFile file_;
+  std::uint64_t offset_bytes_ = 0;
+  std::uint64_t bytes_ = 0;
+};
+
 struct Direction {
   const char* function;
-  const char* other;  ///< the parameter's name
+  const char* other;  ///< what is no buffer of ours, as its parameter says
+  const char* remedy;
   bool into_self;
 };
 
-constexpr Direction kFrom{"copy_from", "source", true};
-constexpr Direction kTo{"copy_to", "destination", false};
+constexpr Direction kFrom{"copy_from", "source", "pass a slice of it", true};
+constexpr Direction kTo{"copy_to", "destination", "pass a slice of it", false};
+constexpr Direction kFromFile{"copy_from_file", "part of the file", "pass nbytes", true};
 
 void check_fits(const Direction& direction, std::uint64_t bytes, std::uint64_t capacity, std::uint64_t offset_bytes) {
   if (offset_bytes > capacity || bytes > capacity - offset_bytes) {
     throw py::value_error(std::string(direction.function) + "(): the " + direction.other + " has " +
                           std::to_string(bytes) + " bytes, the buffer " + std::to_string(capacity) + " from offset " +
-                          std::to_string(offset_bytes) + "; pass a slice of it");
+                          std::to_string(offset_bytes) + "; " + direction.remedy);
   }
 }
 
@@ -127,10 +150,40 @@ py::object copy(const Direction& direction, PyObject* self, PyObject* arguments,
   return py::none();
 }
 
+/// What open() takes, as the system has it.
+std::string parse_path(PyObject* path) {
+  PyObject* encoded = nullptr;
+  if (PyUnicode_FSConverter(path, &encoded) == 0) {
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::bytes>(encoded);
+}
+
+py::object copy_file(PyObject* self, PyObject* arguments, PyObject* keywords) {
+  static const char* names[] = {"path", "stream", "offset_bytes", "file_offset_bytes", "nbytes", nullptr};
+  PyObject* path = nullptr;
+  PyObject* stream = Py_None;
+  PyObject* offset_bytes = nullptr;
+  PyObject* file_offset_bytes = nullptr;
+  PyObject* nbytes = Py_None;
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "O|O$OOO:copy_from_file", const_cast<char**>(names), &path,
+                                  &stream, &offset_bytes, &file_offset_bytes, &nbytes) == 0) {
+    throw py::error_already_set();
+  }
+  const CopyOptions options = parse_options(stream, offset_bytes);
+  const BufferEnd own(self);
+  run(kFromFile, own, FileEnd(parse_path(path), file_offset_bytes, nbytes), options);
+  return py::none();
+}
+
 }  // namespace
 
 PyObject* copy_from(PyObject* self, PyObject* arguments, PyObject* keywords) {
   return guarded([&] { return copy(kFrom, self, arguments, keywords); });
+}
+
+PyObject* copy_from_file(PyObject* self, PyObject* arguments, PyObject* keywords) {
+  return guarded([&] { return copy_file(self, arguments, keywords); });
 }
 
 PyObject* copy_to(PyObject* self, PyObject* arguments, PyObject* keywords) {

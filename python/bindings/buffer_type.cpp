@@ -276,6 +276,22 @@ PyMethodDef methods[] = {
      "DeviceError\n    When the device refuses, or for a stream where both are memory of the host.\n\n"
      "Notes\n-----\n"
      "Memory that is not pinned reaches a GPU through pinned memory of a pool that is kept for that."},
+    {"copy_from_file", with_keywords(copy_from_file), METH_VARARGS | METH_KEYWORDS,
+     "copy_from_file($self, /, path, stream=None, *, offset_bytes=0, file_offset_bytes=0, nbytes=None)\n--\n\n"
+     "Copy bytes of a file into the buffer, read by several threads, to a GPU through pinned memory meanwhile.\n\n"
+     "Parameters\n----------\n"
+     "path : str, bytes or path-like\n    A regular file.\n"
+     "stream : int or stream object, optional\n"
+     "    Enqueue the copies there and return when the file has been read. Without one they are done on return.\n"
+     "offset_bytes : int\n    Where in the buffer the copy begins.\n"
+     "file_offset_bytes : int\n    Where in the file it begins.\n"
+     "nbytes : int, optional\n    How much to copy; to the file's end unless given.\n\n"
+     "Raises\n------\n"
+     "ReadError\n"
+     "    An OSError: when the file cannot be opened or read, or has no such part. What the buffer holds then is\n"
+     "    undefined.\n"
+     "ValueError\n    When the buffer has less room, or was released.\n"
+     "DeviceError\n    When the device refuses, or for a stream where the buffer is memory of the host."},
     {"copy_to", with_keywords(copy_to), METH_VARARGS | METH_KEYWORDS,
      "copy_to($self, /, destination, stream=None, *, offset_bytes=0)\n--\n\n"
      "Fill `destination` from the buffer.\n\n"

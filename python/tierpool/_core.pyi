@@ -1,6 +1,7 @@
 """The compiled core. Use the names of `tierpool`, not this module."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
 
@@ -91,6 +92,15 @@ class Buffer:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]: ...
     def copy_from(self, source: Any, stream: _Stream | None = ..., *, offset_bytes: SupportsIndex = ...) -> None: ...
+    def copy_from_file(
+        self,
+        path: str | bytes | PathLike[Any],
+        stream: _Stream | None = ...,
+        *,
+        offset_bytes: SupportsIndex = ...,
+        file_offset_bytes: SupportsIndex = ...,
+        nbytes: SupportsIndex | None = ...,
+    ) -> None: ...
     def copy_to(self, destination: Any, stream: _Stream | None = ..., *, offset_bytes: SupportsIndex = ...) -> None: ...
     def __reduce__(self) -> NoReturn: ...
 

@@ -1,11 +1,14 @@
 #include "tierpool/pool/memory_copy.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "tierpool/base/address.hpp"
 #include "tierpool/base/errors.hpp"
+#include "tierpool/base/parallel.hpp"
 
 namespace tierpool {
 namespace {
@@ -18,9 +21,21 @@ const CopyEnd& running_end(const CopyEnd& destination, const CopyEnd& source) no
   return destination.streams() == nullptr ? source : destination;
 }
 
+/// Several readers: the page cache gives one of them a fraction of what memory takes.
+void read_into_host(std::uint64_t destination, const CopyEnd& source, std::uint64_t bytes) {
+  const std::size_t threads = std::min<std::size_t>(kMaxParallel, std::max(1U, std::thread::hardware_concurrency()));
+  for_each_piece(bytes, StagingRing::kSlotBytes, threads, [&](std::uint64_t offset, std::uint64_t length) {
+    source.file->read(source.address + offset, length, pointer_at(destination + offset));
+  });
+}
+
 void copy_without_streams(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes,
                           const CopyEnd& running) {
   if (destination.is_on_host() && source.is_on_host()) {
+    if (source.file != nullptr) {
+      read_into_host(destination.address, source, bytes);
+      return;
+    }
     std::memmove(pointer_at(destination.address), pointer_at(source.address), bytes);
     return;
   }
@@ -44,7 +59,16 @@ void enqueue(const CopyEnd& destination, const CopyEnd& source, std::uint64_t by
   } else if (destination.pool == nullptr) {
     find_staging(device)->copy_out(destination.address, source.address, bytes, stream);
   } else {
-    find_staging(device)->copy_in(destination.address, source.address, bytes, stream);
+    find_staging(device)->copy_in(
+        destination.address,
+        [&source](std::uint64_t offset, std::uint64_t length, void* slot) {
+          if (source.file != nullptr) {
+            source.file->read(source.address + offset, length, slot);
+          } else {
+            std::memcpy(slot, pointer_at(source.address + offset), length);
+          }
+        },
+        bytes, stream);
   }
 }
 
@@ -97,13 +121,16 @@ void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_
     return;
   }
   require_devices(destination, source, bytes);
+  if (source.file != nullptr) {
+    source.file->require(source.address, bytes);
+  }
   const CopyEnd& running = running_end(destination, source);
   DeviceStreams* streams = running.streams();
   const bool both_on_host = destination.is_on_host() && source.is_on_host();
-  if (streams == nullptr || (both_on_host && !stream)) {
+  if (streams == nullptr || (both_on_host && (!stream || source.file != nullptr))) {
     if (stream) {
       throw DeviceError("Cannot copy in the order of stream " + std::to_string(*stream) +
-                        ": both memories are the host's, which has no streams; leave the stream out");
+                        ": the processor makes this one, and has no streams; leave the stream out");
     }
     copy_without_streams(destination, source, bytes, running);
     return;

@@ -1,9 +1,7 @@
 #include "tierpool/pool/staging_ring.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
 #include <map>
 #include <string>
 #include <thread>
@@ -113,11 +111,11 @@ void StagingRing::refuse_capture(StreamHandle stream, std::uint64_t bytes) {
   }
 }
 
-void StagingRing::copy_in(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream) {
+void StagingRing::copy_in(std::uint64_t destination, const FillPiece& fill, std::uint64_t bytes, StreamHandle stream) {
   refuse_capture(stream, bytes);
   move_pieces(bytes, stream, [&](const Taken& slot, std::uint64_t offset, std::uint64_t length) {
     slot.wait(bytes);
-    std::memcpy(pointer_at(slot.address()), pointer_at(source + offset), length);
+    fill(offset, length, pointer_at(slot.address()));
     slot.copy_async(destination + offset, slot.address(), length, stream);
   });
 }
@@ -140,31 +138,12 @@ void StagingRing::copy_out(std::uint64_t destination, std::uint64_t source, std:
 /// that holds a slot waits for another one.
 template <typename Move>
 void StagingRing::move_pieces(std::uint64_t bytes, StreamHandle stream, const Move& move) {
-  std::atomic<std::uint64_t> next_offset{0};
-  std::atomic<bool> failed{false};
-  std::exception_ptr failure;  // of the thread that set `failed`
-  const auto work = [&]() noexcept {
-    try {
-      while (!failed) {
-        const std::uint64_t offset = next_offset.fetch_add(kSlotBytes);
-        if (offset >= bytes) {
-          return;
-        }
-        const Taken slot(*this, take());
-        move(slot, offset, std::min(kSlotBytes, bytes - offset));
-      }
-    } catch (...) {
-      if (!failed.exchange(true)) {
-        failure = std::current_exception();
-      }
-    }
-  };
   // This handle names another stream on each thread.
   const std::uint64_t most = stream == kPerThreadStream ? 1 : std::max(2U, std::thread::hardware_concurrency());
-  run_in_parallel(std::min({most, kMaxThreads, (bytes + kSlotBytes - 1) / kSlotBytes}), work);
-  if (failure != nullptr) {
-    std::rethrow_exception(failure);
-  }
+  for_each_piece(bytes, kSlotBytes, std::min(most, kMaxThreads), [&](std::uint64_t offset, std::uint64_t length) {
+    const Taken slot(*this, take());
+    move(slot, offset, length);
+  });
 }
 
 std::shared_ptr<StagingRing> staging_ring_of(Device& device) {

@@ -3,10 +3,12 @@
 #include <array>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 
 #include "tierpool/base/bytes.hpp"
+#include "tierpool/base/parallel.hpp"
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/buffer.hpp"
 #include "tierpool/pool/memory_pool.hpp"
@@ -20,9 +22,9 @@ namespace tierpool {
 class StagingRing {
  public:
   static constexpr std::uint64_t kSlotBytes = 2 * kMiB;
-  static constexpr std::size_t kSlotCount = 16;
+  static constexpr std::size_t kSlotCount = 32;
   static constexpr std::uint64_t kBytes = kSlotBytes * kSlotCount;
-  static constexpr std::uint64_t kMaxThreads = 8;  ///< enough for the link, and half of the slots
+  static constexpr std::uint64_t kMaxThreads = kMaxParallel;  ///< enough for the link, and half of the slots
 
   /// Takes its slots from `pinned`, whose device's streams make the copies. Throws OutOfMemoryError.
   explicit StagingRing(std::shared_ptr<MemoryPool> pinned);
@@ -31,8 +33,10 @@ class StagingRing {
   StagingRing(const StagingRing&) = delete;
   StagingRing& operator=(const StagingRing&) = delete;
 
-  /// Enqueues a copy into device memory. On return the source has been read.
-  void copy_in(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream);
+  /// Puts `length` bytes of a source, from `offset`, into a slot. Called by several threads at once.
+  using FillPiece = std::function<void(std::uint64_t offset, std::uint64_t length, void* slot)>;
+  /// Enqueues a copy into device memory. On return the source has been read. Throws what `fill` throws.
+  void copy_in(std::uint64_t destination, const FillPiece& fill, std::uint64_t bytes, StreamHandle stream);
   /// Copies out of device memory. On return the destination has been written.
   void copy_out(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream);
 

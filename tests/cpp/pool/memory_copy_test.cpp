@@ -3,6 +3,7 @@
 #include "tierpool/pool/memory_copy.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "device/cuda_fixture.hpp"
+#include "support/temporary_file.hpp"
 #include "support/weight_bytes.hpp"
 #include "tierpool/base/address.hpp"
 #include "tierpool/base/errors.hpp"
@@ -100,6 +102,52 @@ TEST_F(MemoryCopyTest, ThreadsShareTheSlots) {
   for (std::thread& thread : threads) {
     thread.join();
   }
+}
+
+TEST_F(MemoryCopyTest, AFileHasBeenReadOnReturn) {
+  const Bytes expected = random_bytes(40 * kSlot + 5, 8);
+  const TemporaryFile written(expected);
+  const ReadableFile file(written.path());
+  for (const std::uint64_t bytes : {std::uint64_t{1}, kSlot, 35 * kSlot + 1}) {
+    for (const std::optional<StreamHandle> stream : {std::optional<StreamHandle>(), std::optional(stream_)}) {
+      const Buffer buffer = allocate(bytes);
+      copy(on_device(buffer), {.address = 3, .file = &file}, bytes, stream);
+      Bytes found(bytes);
+      copy(pageable(found), on_device(buffer), bytes, stream);
+      ASSERT_TRUE(std::equal(found.begin(), found.end(), expected.begin() + 3)) << bytes;
+    }
+  }
+}
+
+TEST_F(MemoryCopyTest, AFileIsReadIntoMemoryOfTheHostWithoutAStream) {
+  const Bytes expected = random_bytes(5 * kSlot + 5, 9);
+  const TemporaryFile written(expected);
+  const ReadableFile file(written.path());
+  const CopyEnd source{.address = 0, .file = &file};
+  const Buffer buffer(*pinned_, pinned_->allocate(expected.size()));
+  const CopyEnd pinned{.address = buffer.allocation().address, .pool = pinned_.get()};
+  copy(pinned, source, expected.size());
+  EXPECT_EQ(std::memcmp(pointer_at(pinned.address), expected.data(), expected.size()), 0);
+  EXPECT_THROW(copy(pinned, source, expected.size(), stream_), DeviceError);
+  Bytes found(expected.size());
+  copy(pageable(found), source, found.size());
+  EXPECT_TRUE(found == expected);
+}
+
+TEST_F(MemoryCopyTest, AFileThatIsCutIsAReadErrorAndTheSlotsComeBack) {
+  const Bytes expected = random_bytes(40 * kSlot, 10);
+  const TemporaryFile written(expected);
+  const ReadableFile file(written.path());
+  const Buffer buffer = allocate(expected.size());
+  EXPECT_THROW(copy(on_device(buffer), {.address = 1, .file = &file}, expected.size()), ReadError);  // it ends before
+  ASSERT_EQ(truncate(written.path().c_str(), 7 * kSlot + 1), 0);
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_THROW(copy(on_device(buffer), {.address = 0, .file = &file}, expected.size(), stream_), ReadError);
+  }
+  copy(on_device(buffer), {.address = 0, .file = &file}, 7 * kSlot + 1);
+  Bytes found(7 * kSlot + 1);
+  copy(pageable(found), on_device(buffer), found.size());
+  EXPECT_TRUE(std::equal(found.begin(), found.end(), expected.begin()));
 }
 
 TEST_F(MemoryCopyTest, PinnedMemoryIsCopiedWithoutStagingAndLater) {

@@ -11,6 +11,8 @@ import pytest
 from tierpool import DeviceError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tierpool import MemoryPool
 
 pytestmark = pytest.mark.cuda
@@ -35,6 +37,20 @@ def test_pageable_there_and_back(device_pool: MemoryPool, stream: int, nbytes: i
     sent[:] = 0  # it has been read
     buffer.copy_to(found, stream=order)
     assert np.array_equal(found, kept)
+
+
+@pytest.mark.parametrize("nbytes", SIZES)
+@pytest.mark.parametrize("in_stream", [False, True], ids=["at-once", "in-a-stream"])
+def test_a_file(device_pool: MemoryPool, stream: int, tmp_path: Path, nbytes: int, in_stream: bool) -> None:
+    order = stream if in_stream else None
+    path = tmp_path / "weights"
+    sent, found = pattern(nbytes + 3), np.zeros(nbytes, np.uint8)
+    path.write_bytes(sent.tobytes())
+    buffer = device_pool.allocate(nbytes, stream=order)
+    buffer.copy_from_file(path, order, file_offset_bytes=3)
+    path.write_bytes(bytes(nbytes))  # it has been read
+    buffer.copy_to(found, stream=order)
+    assert np.array_equal(found, sent[3:])
 
 
 @pytest.mark.parametrize("nbytes", SIZES)

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace tierpool {
+
+/// A regular file, open for reading. Thread-safe.
+class ReadableFile {
+ public:
+  /// Throws ReadError naming the path and the reason.
+  explicit ReadableFile(std::string path);
+  ~ReadableFile();
+  ReadableFile(const ReadableFile&) = delete;
+  ReadableFile& operator=(const ReadableFile&) = delete;
+
+  /// When it was opened.
+  [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
+  /// Throws ReadError for a range that ends behind the file.
+  void require(std::uint64_t offset_bytes, std::uint64_t bytes) const;
+  /// Reads exactly so many bytes, through the page cache. Blocks. Throws ReadError when the disk fails or the file has
+  /// been cut.
+  void read(std::uint64_t offset_bytes, std::uint64_t bytes, void* destination) const;
+
+ private:
+  const std::string path_;
+  const int descriptor_;
+  std::uint64_t size_bytes_ = 0;
+};
+
+}  // namespace tierpool
