@@ -15,8 +15,8 @@ CudaContext::CudaContext(CudaDriver& driver, int index) : driver_(driver), index
 }
 
 CudaContext::~CudaContext() {
-  if (retained_ && driver_.is_usable()) {
-    static_cast<void>(functions().primary_ctx_release(device_));  // fails only when it is gone already
+  if (retained_ && driver_.is_usable() && is_same()) {  // its successor is others'
+    static_cast<void>(functions().primary_ctx_release(device_));
   }
 }
 
@@ -37,6 +37,9 @@ CudaContext::Scope::Scope(CudaContext& context) noexcept : call_(context.functio
   if (result_ == kCuSuccess && current != wanted) {
     result_ = call_.ctx_push_current(wanted);
     pushed_ = result_ == kCuSuccess;
+  }
+  if (result_ == kCuSuccess && !context.is_same()) {
+    result_ = kCuContextIsDestroyed;
   }
   if (result_ == kCuSuccess) {
     static_cast<void>(call_.thread_exchange_stream_capture_mode(&capture_mode_));
@@ -69,6 +72,7 @@ CuResult CudaContext::retain() noexcept {
   int active = 0;
   const CuResult asked = call.primary_ctx_get_state(device_, &flags, &active);
   if (current != nullptr && asked == kCuSuccess && active == 0) {
+    id_ = id_of(current);
     context_.store(current, std::memory_order_release);  // the caller's own: it lives as long as the caller says
     return kCuSuccess;
   }
@@ -80,8 +84,16 @@ CuResult CudaContext::retain() noexcept {
   if (!retained_) {
     static_cast<void>(call.primary_ctx_release(device_));
   }
-  context_.store(retained_ ? primary : current, std::memory_order_release);
+  CuContext chosen = retained_ ? primary : current;
+  id_ = id_of(chosen);
+  context_.store(chosen, std::memory_order_release);
   return kCuSuccess;
+}
+
+std::uint64_t CudaContext::id_of(CuContext context) const noexcept {
+  unsigned long long id = 0;
+  const bool told = functions().ctx_get_id != nullptr && functions().ctx_get_id(context, &id) == kCuSuccess;
+  return told ? id : 0;
 }
 
 std::string CudaContext::explain(const std::string& what, std::string_view call, CuResult result) const {

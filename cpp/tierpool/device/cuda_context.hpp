@@ -57,6 +57,10 @@ class CudaContext {
 
  private:
   [[nodiscard]] CuResult retain() noexcept;
+  /// 0 where the driver cannot tell.
+  [[nodiscard]] std::uint64_t id_of(CuContext context) const noexcept;
+  /// A primary context that was reset comes back under the same handle, without anything that was in it.
+  [[nodiscard]] bool is_same() const noexcept { return id_ == 0 || id_of(get()) == id_; }
   [[nodiscard]] std::string explain(const std::string& what, std::string_view call, CuResult result) const;
 
   CudaDriver& driver_;
@@ -64,6 +68,7 @@ class CudaContext {
   CuDevice device_ = 0;
   std::mutex mutex_;  // for retaining only
   bool retained_ = false;
+  std::uint64_t id_ = 0;  // written before the context
   std::atomic<CuContext> context_{nullptr};
 };
 

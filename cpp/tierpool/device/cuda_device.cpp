@@ -22,6 +22,21 @@ CuMemoryProperties properties_of(CuDevice device) noexcept {
   return properties;
 }
 
+/// The device itself, and those that reach its memory: what the driver allocates they could use as well.
+std::vector<CuMemoryAccess> accesses_to(CuDevice device, const CudaDriver& driver) {
+  std::vector<CuMemoryAccess> accesses(1);
+  accesses.front().location.id = device;
+  for (int index = 0; index < driver.device_count(); ++index) {
+    CuDevice peer = 0;
+    int can = 0;
+    if (driver.functions().device_get(&peer, index) == kCuSuccess && peer != device &&
+        driver.functions().device_can_access_peer(&can, peer, device) == kCuSuccess && can != 0) {
+      accesses.emplace_back().location.id = peer;
+    }
+  }
+  return accesses;
+}
+
 }  // namespace
 
 CudaDevice::CudaDevice(int index, const CudaDeviceOptions& options, CudaDriver& driver)
@@ -46,6 +61,7 @@ CudaDevice::CudaDevice(int index, const CudaDeviceOptions& options, CudaDriver& 
                       std::to_string(granularity_bytes_) + " bytes, not " + std::to_string(options.chunk_bytes));
   }
   most_chunk_granules_ = options.chunk_bytes / granularity_bytes_;
+  accesses_ = accesses_to(context_.device(), driver);
 }
 
 std::uint64_t CudaDevice::free_bytes() const {
@@ -196,10 +212,8 @@ bool CudaDevice::map(Range& range, const GranuleChunks::Run& run) noexcept {
   }
   if (result == kCuSuccess) {
     // Once for the whole run: it costs more than mapping does, whatever its length.
-    CuMemoryAccess access;
-    access.location.id = context_.device();
     what = "cuMemSetAccess";
-    result = call().mem_set_access(first_address, run.count * granularity_bytes_, &access, 1);
+    result = call().mem_set_access(first_address, run.count * granularity_bytes_, accesses_.data(), accesses_.size());
   }
   if (result != kCuSuccess) {
     unmap_unused(range, run.first, run.end());  // without access it must not be taken for committed

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/device/cuda_context.hpp"
@@ -97,6 +98,7 @@ class CudaDevice final : public Device {
   std::uint64_t total_bytes_ = 0;
   std::uint64_t granularity_bytes_ = 2 * kMiB;
   std::uint64_t most_chunk_granules_ = 1;
+  std::vector<CuMemoryAccess> accesses_;  // of all its memory
   bool virtual_memory_ = false;
   DeviceFault fault_;
   std::mutex mutex_;  // of the tables below

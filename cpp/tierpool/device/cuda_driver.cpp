@@ -28,6 +28,7 @@ constexpr std::array kSymbols{
     Symbol{"cuDeviceGetName", offsetof(CudaFunctions, device_get_name)},
     Symbol{"cuDeviceGetAttribute", offsetof(CudaFunctions, device_get_attribute)},
     Symbol{"cuDeviceTotalMem_v2", offsetof(CudaFunctions, device_total_mem)},
+    Symbol{"cuDeviceCanAccessPeer", offsetof(CudaFunctions, device_can_access_peer)},
     Symbol{"cuDevicePrimaryCtxGetState", offsetof(CudaFunctions, primary_ctx_get_state)},
     Symbol{"cuDevicePrimaryCtxRetain", offsetof(CudaFunctions, primary_ctx_retain)},
     Symbol{"cuDevicePrimaryCtxRelease_v2", offsetof(CudaFunctions, primary_ctx_release)},
@@ -41,6 +42,7 @@ constexpr std::array kSymbols{
     Symbol{"cuMemFree_v2", offsetof(CudaFunctions, mem_free)},
     Symbol{"cuMemcpy", offsetof(CudaFunctions, mem_copy)},
     Symbol{"cuMemcpyAsync", offsetof(CudaFunctions, mem_copy_async)},
+    Symbol{"cuMemcpyPeerAsync", offsetof(CudaFunctions, mem_copy_peer_async)},
     Symbol{"cuMemHostAlloc", offsetof(CudaFunctions, mem_host_alloc)},
     Symbol{"cuMemFreeHost", offsetof(CudaFunctions, mem_free_host)},
     Symbol{"cuMemHostRegister_v2", offsetof(CudaFunctions, mem_host_register)},
@@ -65,7 +67,11 @@ constexpr std::array kSymbols{
     Symbol{"cuThreadExchangeStreamCaptureMode", offsetof(CudaFunctions, thread_exchange_stream_capture_mode)},
 };
 
-constexpr Symbol kStreamGetId{"cuStreamGetId", offsetof(CudaFunctions, stream_get_id)};  // may be missing
+// These may be missing.
+constexpr std::array kNewerSymbols{
+    Symbol{"cuCtxGetId", offsetof(CudaFunctions, ctx_get_id)},
+    Symbol{"cuStreamGetId", offsetof(CudaFunctions, stream_get_id)},
+};
 
 bool find(void* library, const Symbol& symbol, CudaFunctions& functions) {
   void* function = find_cuda_function(library, symbol.name);
@@ -105,7 +111,9 @@ void CudaDriver::load(const std::string& library_path) {
       return;
     }
   }
-  static_cast<void>(find(library, kStreamGetId, functions_));
+  for (const Symbol& symbol : kNewerSymbols) {
+    static_cast<void>(find(library, symbol, functions_));
+  }
 }
 
 bool CudaDriver::start() {

@@ -71,6 +71,7 @@ struct CudaFunctions {
   CuResult (*device_get)(CuDevice* device, int ordinal);
   CuResult (*device_get_name)(char* name, int length, CuDevice device);
   CuResult (*device_get_attribute)(int* value, int attribute, CuDevice device);
+  CuResult (*device_can_access_peer)(int* can, CuDevice device, CuDevice peer);
   CuResult (*device_total_mem)(std::size_t* bytes, CuDevice device);
 
   CuResult (*primary_ctx_get_state)(CuDevice device, unsigned* flags, int* active);
@@ -87,6 +88,9 @@ struct CudaFunctions {
   CuResult (*mem_free)(CuAddress address);
   CuResult (*mem_copy)(CuAddress destination, CuAddress source, std::size_t bytes);
   CuResult (*mem_copy_async)(CuAddress destination, CuAddress source, std::size_t bytes, CuStream stream);
+
+  CuResult (*mem_copy_peer_async)(CuAddress destination, CuContext destination_context, CuAddress source,
+                                  CuContext source_context, std::size_t bytes, CuStream stream);
 
   CuResult (*mem_host_alloc)(void** pointer, std::size_t bytes, unsigned flags);
   CuResult (*mem_free_host)(void* pointer);
@@ -117,7 +121,8 @@ struct CudaFunctions {
   CuResult (*stream_wait_event)(CuStream stream, CuEvent event, unsigned flags);
   CuResult (*thread_exchange_stream_capture_mode)(int* mode);
 
-  /// Since CUDA 12.0; null before.
+  // Since CUDA 12.0; null before.
+  CuResult (*ctx_get_id)(CuContext context, unsigned long long* id);
   CuResult (*stream_get_id)(CuStream stream, unsigned long long* id);
 };
 

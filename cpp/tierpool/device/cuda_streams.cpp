@@ -133,4 +133,20 @@ void CudaStreams::copy_async(std::uint64_t destination, std::uint64_t source, st
   }
 }
 
+void CudaStreams::copy_from_device_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
+                                         StreamHandle stream, DeviceStreams& source_streams) {
+  auto* owner = dynamic_cast<CudaStreams*>(&source_streams);
+  if (owner == nullptr || bytes == 0) {
+    copy_async(destination, source, bytes, stream);
+    return;
+  }
+  const CudaContext::Scope scope(context_);
+  const CuResult result = scope ? call().mem_copy_peer_async(destination, context_.get(), source, owner->context_.get(),
+                                                             bytes, stream_of(stream))
+                                : scope.result();
+  if (result != kCuSuccess) {
+    context_.raise("Cannot copy " + format_memory_size(bytes), "cuMemcpyPeerAsync", result);
+  }
+}
+
 }  // namespace tierpool

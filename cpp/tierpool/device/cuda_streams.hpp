@@ -23,6 +23,8 @@ class CudaStreams final : public DeviceStreams {
   [[nodiscard]] bool synchronize_stream(StreamHandle stream) noexcept override;
   [[nodiscard]] bool synchronize_device() noexcept override;
   void copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream) override;
+  void copy_from_device_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes, StreamHandle stream,
+                              DeviceStreams& source_streams) override;
 
  private:
   [[nodiscard]] const CudaFunctions& call() const noexcept { return context_.functions(); }

@@ -63,6 +63,12 @@ class DeviceStreams {
   /// memory that is not pinned is copied before the call returns, or while it blocks. Throws DeviceError.
   virtual void copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
                           StreamHandle stream) = 0;
+  /// Copies from memory of another device, also where neither device reaches the other's memory. The source's own
+  /// streams are not waited for. Throws DeviceError.
+  virtual void copy_from_device_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
+                                      StreamHandle stream, DeviceStreams& /*source_streams*/) {
+    copy_async(destination, source, bytes, stream);
+  }
 };
 
 }  // namespace tierpool

@@ -54,7 +54,9 @@ bool needs_staging(const CopyEnd& destination, const CopyEnd& source) noexcept {
 
 void enqueue(const CopyEnd& destination, const CopyEnd& source, std::uint64_t bytes, Device& device,
              StreamHandle stream, FindStaging find_staging) {
-  if (!needs_staging(destination, source)) {
+  if (!destination.is_on_host() && !source.is_on_host() && source.pool->device().name() != device.name()) {
+    device.streams()->copy_from_device_async(destination.address, source.address, bytes, stream, *source.streams());
+  } else if (!needs_staging(destination, source)) {
     device.streams()->copy_async(destination.address, source.address, bytes, stream);
   } else if (destination.pool == nullptr) {
     find_staging(device)->copy_out(destination.address, source.address, bytes, stream);

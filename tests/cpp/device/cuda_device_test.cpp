@@ -192,7 +192,7 @@ TEST_F(CudaDeviceTest, AResetDeviceIsNamedAndAnswersEveryCall) {
   EXPECT_FALSE(device.commit(range.address, range.bytes));
   EXPECT_NE(device.fault().find("was reset"), std::string::npos);
   EXPECT_FALSE(device.allocate_direct(1, 256));
-  EXPECT_TRUE(device.decommit(range.address, kGranule));
+  EXPECT_FALSE(device.decommit(range.address, kGranule));
   EXPECT_THROW(static_cast<void>(device.free_bytes()), DeviceError);
   EXPECT_THROW(static_cast<void>(device.reserve(kGranule)), DeviceError);
   EXPECT_THROW(device.copy(range.address, direct.address, 1), DeviceError);
@@ -202,6 +202,53 @@ TEST_F(CudaDeviceTest, AResetDeviceIsNamedAndAnswersEveryCall) {
   ASSERT_EQ(log.records().size(), 2u);
   EXPECT_NE(log.records()[0].message.find("Could not give back 1B on cuda:0: cuMemFree failed"), std::string::npos)
       << log.records()[0].message;
+}
+
+TEST_F(CudaDeviceTest, AResetDeviceIsToldFromItsSuccessorUnderTheSameHandle) {
+  const CapturedLog log;
+  std::unique_ptr<CudaDevice> device = std::make_unique<CudaDevice>(0, CudaDeviceOptions{}, *driver_);
+  const Reservation range = device->reserve(2 * kGranule);
+  ASSERT_TRUE(device->commit(range.address, kGranule));
+  const EventHandle event = device->streams()->create_event();
+  fake_cuda_reset_device(0);
+  CudaDevice successor = make();
+  const Reservation new_range = successor.reserve(kGranule);
+  EXPECT_FALSE(device->commit(range.address, range.bytes));
+  EXPECT_THROW(static_cast<void>(device->reserve(kGranule)), DeviceError);
+  EXPECT_THROW(device->streams()->require_stream(kDefaultStream), DeviceError);
+  EXPECT_EQ(device->streams()->query_event(event), EventState::failed);
+  const std::uint64_t calls = fake_cuda_calls("cuEventDestroy_v2");
+  device->streams()->destroy_event(event);  // the driver would take its handle for one of its own
+  EXPECT_EQ(fake_cuda_calls("cuEventDestroy_v2"), calls);
+  device->release(range);
+  device.reset();
+  EXPECT_EQ(fake_cuda_retain_count(0), 1);
+  EXPECT_TRUE(successor.commit(new_range.address, kGranule));
+  successor.release(new_range);
+}
+
+TEST_F(CudaDeviceTest, PeersReachItsMemoryAsThatOfTheDriver) {
+  for (const bool peers : {true, false}) {
+    fake_cuda_set_peers(peers);
+    CudaDevice device = make();
+    CudaDevice other(1, {}, *driver_);
+    const Reservation range = device.reserve(2 * kGranule);
+    ASSERT_TRUE(device.commit(range.address, range.bytes));
+    const DirectAllocation direct = other.allocate_direct(kGranule, 256);
+    std::memset(bytes_at(range.address), 0x42, kGranule);
+    if (peers) {
+      other.streams()->copy_async(direct.address, range.address, kGranule, kDefaultStream);
+      EXPECT_EQ(*bytes_at(direct.address), 0x42);
+      std::memset(bytes_at(direct.address), 0, kGranule);
+    }
+    other.streams()->copy_from_device_async(direct.address, range.address, kGranule, kDefaultStream, *device.streams());
+    EXPECT_EQ(*bytes_at(direct.address + kGranule - 1), 0x42);
+    device.streams()->copy_from_device_async(range.address + kGranule, direct.address, kGranule, kPerThreadStream,
+                                             *other.streams());
+    EXPECT_EQ(*bytes_at(range.address + kGranule), 0x42);
+    other.free_direct(direct.address, kGranule, 256);
+    device.release(range);
+  }
 }
 
 TEST_F(CudaDeviceTest, AForkedChildGetsNothingAndGivesNothingBack) {

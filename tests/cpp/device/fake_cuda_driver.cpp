@@ -55,6 +55,7 @@ void fake_cuda_restart() {
   State& now = state();
   now.device_count = 2;
   now.version = 12040;
+  now.peers = true;
   now.hold_work = false;
   now.failures.clear();
   now.calls.clear();
@@ -63,6 +64,7 @@ void fake_cuda_restart() {
   now.misuse_count = 0;
 }
 void fake_cuda_set_device_count(int count) { state().device_count = count; }
+void fake_cuda_set_peers(bool peers) { state().peers = peers; }
 void fake_cuda_set_version(int version) { state().version = version; }
 void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std::uint64_t times) {
   const std::lock_guard lock(state().mutex);
@@ -71,9 +73,8 @@ void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std:
 void fake_cuda_reset_device(int device) {
   const std::lock_guard lock(state().mutex);
   State& now = state();
-  Context*& primary = now.primary[static_cast<std::size_t>(device)];
+  Context* primary = now.primary[static_cast<std::size_t>(device)];
   primary->destroyed = true;
-  primary = now.add_context(device);
   now.retained[static_cast<std::size_t>(device)] = 0;
   now.used[static_cast<std::size_t>(device)] = 0;
   for (const auto& [address, bytes] : now.reserved) {
@@ -87,6 +88,7 @@ void fake_cuda_reset_device(int device) {
   now.handles.clear();
   now.blocks.clear();
   now.registered.clear();
+  now.events.clear();  // not freed, as whoever has a handle may still use it
   now.copies_made += now.copies.size();
   now.copies.clear();
 }
@@ -194,6 +196,11 @@ CuResult cuDeviceGetAttribute(int* value, int attribute, CuDevice device) {
   *value = attribute == kCuAttributeVirtualMemory && device == 0 ? 1 : 0;
   return kCuSuccess;
 }
+CuResult cuDeviceCanAccessPeer(int* can, CuDevice device, CuDevice peer) {
+  FAKE_CUDA_BEGIN(begin, "cuDeviceCanAccessPeer")
+  *can = state().peers ? 1 : 0;
+  return device == peer ? misuse(kInvalidDevice) : kCuSuccess;
+}
 CuResult cuDeviceTotalMem_v2(std::size_t* bytes, CuDevice) {
   FAKE_CUDA_BEGIN(begin, "cuDeviceTotalMem_v2")
   *bytes = kFakeCudaBytes;
@@ -209,8 +216,18 @@ CuResult cuDevicePrimaryCtxGetState(CuDevice device, unsigned* flags, int* activ
 CuResult cuDevicePrimaryCtxRetain(CuContext* context, CuDevice device) {
   FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxRetain")
   ++state().retained[static_cast<std::size_t>(device)];
-  *context = state().primary[static_cast<std::size_t>(device)];
+  Context* primary = state().primary[static_cast<std::size_t>(device)];
+  if (primary->destroyed) {  // it comes back as another one, under the same handle
+    primary->destroyed = false;
+    primary->id = state().next_context_id++;
+  }
+  *context = primary;
   return kCuSuccess;
+}
+CuResult cuCtxGetId(CuContext context, unsigned long long* id) {
+  FAKE_CUDA_BEGIN(begin, "cuCtxGetId")
+  *id = static_cast<Context*>(context)->id;
+  return static_cast<Context*>(context)->destroyed ? kCuContextIsDestroyed : kCuSuccess;
 }
 CuResult cuDevicePrimaryCtxRelease_v2(CuDevice device) {
   FAKE_CUDA_BEGIN(begin, "cuDevicePrimaryCtxRelease_v2")

@@ -18,6 +18,8 @@ extern "C" {
 void fake_cuda_restart();
 void fake_cuda_set_device_count(int count);
 void fake_cuda_set_version(int version);
+/// Whether the devices reach each other's memory.
+void fake_cuda_set_peers(bool peers);
 /// The next `after` calls of this exported name work, the `times` behind them answer `result` and change nothing.
 void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std::uint64_t times);
 /// As cudaDeviceReset: the primary context and the memory that belongs to it are gone.

@@ -4,6 +4,17 @@
 
 namespace tierpool::testing {
 
+namespace {
+
+void enqueue_copy(const Copy& copy) {
+  state().copies.push_back(copy);
+  if (!state().hold_work) {
+    make_copies(copies_enqueued());
+  }
+}
+
+}  // namespace
+
 extern "C" {
 
 CuResult cuMemGetInfo_v2(std::size_t* free_bytes, std::size_t* total_bytes) {
@@ -46,10 +57,23 @@ CuResult cuMemcpyAsync(CuAddress destination, CuAddress source, std::size_t byte
   if (check_stream(stream) != kCuSuccess) {
     return kInvalidHandle;
   }
-  state().copies.push_back({destination, source, bytes});
-  if (!state().hold_work) {
-    make_copies(copies_enqueued());
+  if (!can_access(current_device(), destination) || !can_access(current_device(), source)) {
+    return misuse(kInvalidValue);
   }
+  enqueue_copy({destination, source, bytes});
+  return kCuSuccess;
+}
+CuResult cuMemcpyPeerAsync(CuAddress destination, CuContext destination_context, CuAddress source,
+                           CuContext source_context, std::size_t bytes, CuStream stream) {
+  FAKE_CUDA_BEGIN(begin_in_context, "cuMemcpyPeerAsync")
+  if (check_stream(stream) != kCuSuccess) {
+    return kInvalidHandle;
+  }
+  if (!can_access(static_cast<Context*>(destination_context)->device, destination) ||
+      !can_access(static_cast<Context*>(source_context)->device, source)) {
+    return misuse(kInvalidValue);
+  }
+  enqueue_copy({destination, source, bytes});
   return kCuSuccess;
 }
 
@@ -155,7 +179,7 @@ CuResult cuMemMap(CuAddress address, std::size_t bytes, std::size_t offset, CuMe
     return misuse(kInvalidValue);
   }
   ++found->second.references;
-  state().mappings[address] = {bytes, handle};
+  state().mappings[address] = {bytes, handle, {}};
   return kCuSuccess;
 }
 CuResult cuMemUnmap(CuAddress address, std::size_t bytes) {
@@ -175,8 +199,14 @@ CuResult cuMemUnmap(CuAddress address, std::size_t bytes) {
 }
 CuResult cuMemSetAccess(CuAddress address, std::size_t bytes, const CuMemoryAccess* access, std::size_t count) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuMemSetAccess")
-  if (count != 1 || access->flags != kCuReadWrite || !is_whole_mappings(address, bytes)) {
+  if (count == 0 || access->flags != kCuReadWrite || !is_whole_mappings(address, bytes)) {
     return misuse(kInvalidValue);
+  }
+  for (auto mapping = state().mappings.find(address);
+       mapping != state().mappings.end() && mapping->first < address + bytes; ++mapping) {
+    for (std::size_t i = 0; i < count; ++i) {
+      mapping->second.accesses.insert(access[i].location.id);
+    }
   }
   mprotect(at(address), bytes, PROT_READ | PROT_WRITE);
   return kCuSuccess;

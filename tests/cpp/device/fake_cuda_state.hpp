@@ -36,6 +36,7 @@ struct FailureOrder {
 struct Context {
   int device = 0;
   bool destroyed = false;
+  unsigned long long id = 0;
 };
 struct Handle {
   std::size_t bytes = 0;
@@ -45,6 +46,7 @@ struct Handle {
 struct Mapping {
   std::size_t bytes = 0;
   CuMemoryHandle handle = 0;
+  std::set<int> accesses;  // the devices that may
 };
 struct Block {
   std::size_t bytes = 0;
@@ -69,18 +71,20 @@ struct Copy {
 
 struct State {
   Context* add_context(int device) {
-    contexts.push_back(new Context{device, false});
+    contexts.push_back(new Context{device, false, next_context_id++});
     return contexts.back();
   }
 
   std::mutex mutex;
   int device_count = 2;
   int version = 12040;
+  bool peers = true;
   bool hold_work = false;
   std::deque<Copy> copies;  // held; on one device they are made in order, whatever their streams
   std::uint64_t copies_made = 0;
   std::map<std::string, FailureOrder> failures;
   std::map<std::string, std::uint64_t> calls;
+  unsigned long long next_context_id = 1;
   std::vector<Context*> contexts;  // kept when destroyed
   std::array<Context*, 2> primary{add_context(0), add_context(1)};
   std::array<int, 2> retained{};
@@ -194,6 +198,15 @@ inline bool is_whole_mappings(CuAddress address, std::size_t bytes) {
     address += found->second.bytes;
   }
   return address == end;
+}
+
+/// Whether a device reaches memory: all but that of virtual memory management which it was not given.
+inline bool can_access(int device, CuAddress address) {
+  const auto after = state().mappings.upper_bound(address);
+  if (after == state().mappings.begin() || address >= std::prev(after)->first + std::prev(after)->second.bytes) {
+    return true;
+  }
+  return std::prev(after)->second.accesses.count(device) != 0;
 }
 
 inline Stream* find_stream(CuStream stream) {
