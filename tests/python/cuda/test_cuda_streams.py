@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tierpool import DeviceError
+from tierpool import BufferPool, DeviceError
 from tierpool.integrations import torch as torch_integration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tierpool import Buffer, MemoryPool
+    from tierpool import Buffer, Lease, LeaseBatch, MemoryPool
 
 pytestmark = pytest.mark.cuda
 
@@ -316,3 +316,45 @@ class TestWaitsWithoutTheGil:
         batches = [pool.allocate_batch([NBYTES, NBYTES])]
         pool.close()
         self.run(fake, batches.clear)
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda _, held: held.clear(),
+            lambda _, held: held[0].release(),
+            lambda _, held: held[0].__exit__(None, None, None),
+            lambda arena, held: arena.release(held[0]),
+            lambda arena, _: arena.reset(),
+        ],
+        ids=["drop", "release", "exit", "release by the arena", "reset"],
+    )
+    def test_the_last_lease_of_a_closed_arena(
+        self,
+        fake: ctypes.CDLL,
+        make_device_pool: Callable[..., MemoryPool],
+        end: Callable[[BufferPool, list[Lease]], None],
+    ) -> None:
+        pool = make_device_pool()
+        arena = BufferPool(pool)
+        held = [arena.alloc(NBYTES)]
+        arena.close()
+        pool.close()
+        self.run(fake, partial(end, arena, held))
+
+    @pytest.mark.parametrize("end", [list.clear, lambda held: held[0].release()], ids=["drop", "release"])
+    def test_a_batch_of_leases_of_a_closed_arena(
+        self, fake: ctypes.CDLL, make_device_pool: Callable[..., MemoryPool], end: Callable[[list[LeaseBatch]], None]
+    ) -> None:
+        pool = make_device_pool()
+        arena = BufferPool(pool)
+        held = [arena.alloc_batch([NBYTES, NBYTES])]
+        arena.close()
+        pool.close()
+        self.run(fake, partial(end, held))
+
+    def test_an_arena_that_is_dropped(self, fake: ctypes.CDLL, make_device_pool: Callable[..., MemoryPool]) -> None:
+        pool = make_device_pool()
+        arenas = [BufferPool(pool)]
+        arenas[0].alloc(NBYTES).release()
+        pool.close()
+        self.run(fake, arenas.clear)
