@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tierpool import Buffer, Lease, LeaseBatch, MemoryPool
 
+    CallsWithStream = Callable[[MemoryPool, Buffer, Any], list[Callable[[], object]]]
+
 pytestmark = pytest.mark.cuda
 
 PER_THREAD = 2
@@ -189,14 +191,16 @@ class TestCopy:
 
 
 class TestStreamOfAnotherDevice:
-    def test_is_refused_everywhere(self, device_pool: MemoryPool, pinned_pool: MemoryPool, foreign_stream: int) -> None:
+    def test_is_refused_everywhere(
+        self,
+        device_pool: MemoryPool,
+        pinned_pool: MemoryPool,
+        calls_with_stream: CallsWithStream,
+        foreign_stream: int,
+    ) -> None:
         buffer, pinned = device_pool.allocate(64), pinned_pool.allocate(64)
         for call in (
-            partial(device_pool.allocate, 64, stream=foreign_stream),
-            partial(device_pool.try_allocate, 64, stream=foreign_stream),
-            partial(buffer.release, stream=foreign_stream),
-            partial(buffer.record_stream, foreign_stream),
-            partial(device_pool.release, buffer, stream=foreign_stream),
+            *calls_with_stream(device_pool, buffer, foreign_stream),
             partial(buffer.copy_from, bytes(64), foreign_stream),
             partial(buffer.copy_to, bytearray(64), foreign_stream),
             partial(buffer.copy_from, pinned, foreign_stream),
