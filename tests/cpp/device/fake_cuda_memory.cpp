@@ -4,17 +4,6 @@
 
 namespace tierpool::testing {
 
-namespace {
-
-void enqueue_copy(const Copy& copy) {
-  state().copies.push_back(copy);
-  if (!state().hold_work) {
-    make_copies(copies_enqueued());
-  }
-}
-
-}  // namespace
-
 extern "C" {
 
 CuResult cuMemGetInfo_v2(std::size_t* free_bytes, std::size_t* total_bytes) {
@@ -60,7 +49,7 @@ CuResult cuMemcpyAsync(CuAddress destination, CuAddress source, std::size_t byte
   if (!can_access(current_device(), destination) || !can_access(current_device(), source)) {
     return misuse(kInvalidValue);
   }
-  enqueue_copy({destination, source, bytes});
+  enqueue(queue_of(stream), {{destination, source, bytes}, {}});
   return kCuSuccess;
 }
 CuResult cuMemcpyPeerAsync(CuAddress destination, CuContext destination_context, CuAddress source,
@@ -73,7 +62,7 @@ CuResult cuMemcpyPeerAsync(CuAddress destination, CuContext destination_context,
       !can_access(static_cast<Context*>(source_context)->device, source)) {
     return misuse(kInvalidValue);
   }
-  enqueue_copy({destination, source, bytes});
+  enqueue(queue_of(stream), {{destination, source, bytes}, {}});
   return kCuSuccess;
 }
 

@@ -116,7 +116,7 @@ def test_what_is_no_memory(device_pool: MemoryPool) -> None:
 
 
 def test_the_host_has_no_streams(pool: MemoryPool, stream: int) -> None:
-    with pytest.raises(DeviceError, match="the host's, which has no streams; leave the stream out"):
+    with pytest.raises(DeviceError, match="the processor makes this one, and has no streams; leave the stream out"):
         pool.allocate(16).copy_from(bytes(16), stream=stream)
 
 
