@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import warnings
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,16 @@ PYTORCHS_SETTERS = (
 )
 
 
+class Wrapper:
+    """PyTorch's wrapper of a pluggable allocator, which owns it."""
+
+    def __init__(self, setters: dict[str, Any]) -> None:
+        self._allocator = SimpleNamespace(**setters)
+
+    def allocator(self) -> SimpleNamespace:
+        return self._allocator
+
+
 class StandIn:
     """PyTorch, as far as `install` and `use` know it: it changes its allocator once and not after its first use."""
 
@@ -39,6 +51,7 @@ class StandIn:
         self.set: dict[str, int] = {}
         self.changes = 0
         self.is_used = False
+        self.wrappers: list[weakref.ref[Wrapper]] = []  # not kept alive, as PyTorch does not
         self.cuda = SimpleNamespace(
             memory=SimpleNamespace(CUDAPluggableAllocator=self._wrap, change_current_allocator=self._change),
             MemPool=lambda _allocator: object(),
@@ -48,7 +61,9 @@ class StandIn:
 
     def _wrap(self, _path: str, _allocate: str, _free: str) -> Any:
         setters = {name: lambda address, name=name: self.set.update({name: address}) for name in PYTORCHS_SETTERS}
-        return SimpleNamespace(allocator=lambda: SimpleNamespace(**setters))
+        wrapper = Wrapper(setters)
+        self.wrappers.append(weakref.ref(wrapper))
+        return wrapper
 
     def _change(self, _wrapper: Any) -> None:
         if self.changes or self.is_used:
@@ -64,7 +79,7 @@ class StandIn:
 def torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     stand_in = StandIn()
     monkeypatch.setitem(sys.modules, "torch", stand_in)
-    for name, empty in {"_in_place": [], "_serving": {}, "_mem_pools": {}}.items():
+    for name, empty in {"_in_place": [], "_serving": {}, "_mem_pools": {}, "_behind_mem_pools": []}.items():
         monkeypatch.setattr(integration, name, empty)
     yield stand_in
     for index in range(GPUS):
@@ -174,6 +189,18 @@ class TestUse:
         with integration.use(second):
             assert allocate(1000, 0) != 0
         assert second.get_statistics().active_allocations == 1
+
+    def test_one_allocator_is_behind_all_mem_pools_and_never_dies(
+        self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]
+    ) -> None:
+        for index in range(2):
+            pool = on_gpu(index)
+            with integration.use(pool):
+                pass
+            integration.forget(pool)
+        integration._behind_mem_pools.clear()  # as at the end of the interpreter
+        gc.collect()
+        assert [wrapper() is not None for wrapper in torch.wrappers] == [True]
 
     @pytest.mark.usefixtures("torch")
     def test_expandable_segments_are_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import threading
@@ -39,6 +40,9 @@ _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
 _serving: dict[int, MemoryPool] = {}
 # PyTorch's wrapper of the core's functions, once it is in the caching allocator's place: PyTorch changes that once.
 _in_place: list[Any] = []
+# The wrapper behind every MemPool. Versions of PyTorch keep a bare pointer to it in each segment, which may outlive the
+# MemPool, and this module when the interpreter ends: there is one, and it never dies.
+_behind_mem_pools: list[Any] = []
 _lock = threading.Lock()
 
 
@@ -53,6 +57,14 @@ def _pluggable_allocator(allocate: str) -> Any:
         if hasattr(allocator, setter):
             getattr(allocator, setter)(_core.torch_allocator_addresses[function])
     return wrapper
+
+
+def _allocator_of_mem_pools() -> Any:
+    if not _behind_mem_pools:
+        wrapper = _pluggable_allocator(_ALLOCATE)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(wrapper))
+        _behind_mem_pools.append(wrapper)
+    return _behind_mem_pools[0].allocator()
 
 
 def _serve(index: int, pool: MemoryPool | None) -> None:
@@ -187,7 +199,7 @@ def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
             raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
         known = _mem_pools.get(id(pool))
         if known is None:  # another thread may have been first, and PyTorch wants one to outlive its tensors
-            known = (pool, _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator()))
+            known = (pool, _torch().cuda.MemPool(_allocator_of_mem_pools()))
             _serve(index, pool)
             _mem_pools[id(pool)] = known
     return known[1]
