@@ -47,16 +47,21 @@ class Wrapper:
 class StandIn:
     """PyTorch, as far as `install` and `use` know it: it changes its allocator once and not after its first use."""
 
+    class OutOfMemoryError(RuntimeError):
+        """PyTorch's."""
+
     def __init__(self) -> None:
         self.set: dict[str, int] = {}
         self.changes = 0
         self.is_used = False
+        self.is_capturing = False
         self.wrappers: list[weakref.ref[Wrapper]] = []  # not kept alive, as PyTorch does not
         self.cuda = SimpleNamespace(
             memory=SimpleNamespace(CUDAPluggableAllocator=self._wrap, change_current_allocator=self._change),
             MemPool=lambda _allocator: object(),
             use_mem_pool=self._use_mem_pool,
             empty_cache=lambda: None,
+            is_current_stream_capturing=lambda: self.is_capturing,
         )
 
     def _wrap(self, _path: str, _allocate: str, _free: str) -> Any:
@@ -189,6 +194,19 @@ class TestUse:
         with integration.use(second):
             assert allocate(1000, 0) != 0
         assert second.get_statistics().active_allocations == 1
+
+    def test_no_memory_for_a_graph_is_said_to_be_that(
+        self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]
+    ) -> None:
+        pool = on_gpu(0)
+        with pytest.raises(StandIn.OutOfMemoryError, match=r"^CUDA out of memory$"), integration.use(pool):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        torch.is_capturing = True
+        refused = r"^CUDA out of memory; .* being captured into a graph, .* before the capture"
+        with pytest.raises(StandIn.OutOfMemoryError, match=refused), integration.use(pool):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        with pytest.raises(KeyError, match="other"), integration.use(pool):
+            raise KeyError("other")
 
     def test_one_allocator_is_behind_all_mem_pools_and_never_dies(
         self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]

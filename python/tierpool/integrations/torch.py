@@ -33,6 +33,10 @@ SETTERS = {
 # PyTorch also begins and ends its private pools around captures that allocate nothing, and those work.
 UNSET = frozenset({"set_init_fn", "set_begin_allocate_to_pool", "set_end_allocate_to_pool_fn", "set_release_pool"})
 _OWNER = "_tierpool_buffer"
+_NOTHING_FOR_GRAPHS = (
+    "; the current stream is being captured into a graph, for which a pool has no memory: make the tensor before the "
+    "capture, or enter use(pool) around the capture, which then has memory of its own"
+)
 
 # By id of the pool. PyTorch wants a MemPool to outlive its tensors, so that it stays until `forget`.
 _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
@@ -138,7 +142,8 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
     """Let PyTorch take memory for CUDA tensors that this thread makes in a ``with`` block from a pool.
 
     PyTorch's caching allocator stays in front: the pool sees its segments of 2 MiB and more, and its statistics,
-    snapshots and CUDA graphs work as before.
+    snapshots and CUDA graphs work as before. What a graph captures in the block has memory of the graph's own. In a
+    block within a capture, a pool has none: PyTorch raises `torch.OutOfMemoryError`, whose text then says so.
 
     Parameters
     ----------
@@ -157,8 +162,8 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
 
     Notes
     -----
-    Versions of PyTorch that do not free what they have cached in a `torch.cuda.MemPool` before they raise
-    `torch.OutOfMemoryError` do not do so here: `forget` frees it.
+    PyTorch (up to 2.13 at least) does not free what it has cached in a pool before it raises `torch.OutOfMemoryError`,
+    as in any `torch.cuda.MemPool` of its own: `forget` frees it.
     """
 
     def __init__(self, pool: MemoryPool) -> None:
@@ -179,7 +184,16 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
         traceback: TracebackType | None,
     ) -> None:
         """Go back to the source that the block replaced."""
+        if exc is not None:
+            _say_if_refused_for_a_graph(exc)
         self._blocks.pop().__exit__(exc_type, exc, traceback)
+
+
+def _say_if_refused_for_a_graph(error: BaseException) -> None:
+    # To the caching allocator, what an allocation refuses is no memory, whatever the reason.
+    torch = _torch()
+    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_current_stream_capturing():
+        error.args = (f"{error}{_NOTHING_FOR_GRAPHS}",)
 
 
 def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
