@@ -89,6 +89,35 @@ def test_a_forked_child_is_served_nothing() -> None:
     """)
 
 
+def test_a_forked_child_reads_a_copy_of_pinned_memory_and_the_device_what_the_parent_writes() -> None:
+    check("""
+        device, pinned = make_pool(), make_pool("pinned")
+        target, staging = device.allocate(5 << 20), pinned.allocate(5 << 20)
+        seen, found = np.asarray(staging), np.zeros(5 << 20, np.uint8)
+        seen[:] = 7
+        target.copy_from(staging)
+        from_child, to_parent = os.pipe()
+        from_parent, to_child = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(to_parent, b"+" if (seen == 7).all() else b"-")
+            os.read(from_parent, 1)
+            seen[:] = 8
+            os.write(to_parent, b"+" if (seen == 8).all() else b"-")
+            os.read(from_parent, 1)  # lives for as long as the parent looks
+            os._exit(0)
+        assert os.read(from_child, 1) == b"+"
+        seen[:] = 9  # where the page was shared until then, it is the parent that moves
+        os.write(to_child, b"+")
+        assert os.read(from_child, 1) == b"+"
+        target.copy_from(staging)
+        target.copy_to(found)
+        assert (seen == 9).all() and (found == 9).all(), set(found.tolist())
+        os.write(to_child, b"+")
+        assert os.waitpid(pid, 0)[1] == 0
+    """)
+
+
 def test_the_interpreter_may_end_with_everything_alive() -> None:
     check("""
         device, pinned = make_pool(), make_pool("pinned")
