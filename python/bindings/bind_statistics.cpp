@@ -34,6 +34,8 @@ constexpr Field<Pool> kPoolFields[] = {
     TIERPOOL_FIELD(Pool, "total_capacity_mb", mebibytes(s.capacity_bytes), "Size of all heaps, MiB."),
     TIERPOOL_FIELD(Pool, "used_capacity_mb", mebibytes(s.used_bytes), "Block bytes of live buffers in heaps, MiB."),
     TIERPOOL_FIELD(Pool, "peak_used_mb", mebibytes(s.peak_used_bytes), "Most taken from the heaps since reset, MiB."),
+    TIERPOOL_FIELD(Pool, "peak_taken_mb", mebibytes(s.peak_taken_bytes),
+                   "Most taken from the heaps and outside them at one moment since reset, MiB."),
     TIERPOOL_FIELD(Pool, "free_mb", mebibytes(s.free_bytes), "Free bytes in heaps, MiB."),
     TIERPOOL_FIELD(Pool, "largest_free_mb", mebibytes(s.largest_free_bytes), "Largest free block, MiB."),
     TIERPOOL_FIELD(Pool, "largest_allocation_mb", mebibytes(s.largest_allocation_bytes),

@@ -39,8 +39,10 @@ void check_releasable(const BufferObject& buffer) {
                            std::to_string(buffer.shared->export_count()) + "); drop them first, or drop the buffer");
   }
   if (buffer.views.address_is_out()) {
+    const bool is_of_the_host = memory_of(buffer).pool().device().host_accessible();
     throw py::buffer_error("cannot release the buffer of " + size +
-                           " bytes: __array_interface__ gave its address away; drop the buffer instead");
+                           " bytes: " + (is_of_the_host ? "__array_interface__" : "__cuda_array_interface__") +
+                           " gave its address away; drop the buffer instead");
   }
 }
 

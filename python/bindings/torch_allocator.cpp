@@ -24,7 +24,7 @@ std::uint64_t bytes_of(ssize_t size) noexcept { return size < 0 ? UINT64_MAX : s
 
 extern "C" {
 
-/// Memory for a stream, null when there is none: for `torch.cuda.MemPool`, which then frees and tries again.
+/// Memory for a stream, null when there is none: for `torch.cuda.MemPool`, whose users then see an error of PyTorch.
 [[gnu::visibility("default")]] void* tierpool_torch_allocate(ssize_t size, int device, void* stream) noexcept {
   tp::AllocationOutcome outcome{};
   return tp::pointer_at(tp::installed_pools::allocate(device, bytes_of(size), handle_of(stream), outcome));

@@ -199,8 +199,11 @@ class MemoryPool(_core.MemoryPool):
 
         Notes
         -----
-        May be called from any thread. `get_statistics` has all figures. What magazines keep counts as allocated in the
-        peak alone; ``num_ooms`` counts a `try_allocate` that returned None, too.
+        May be called from any thread. `get_statistics` has all figures. In the peaks, and only
+        there, what magazines keep counts as well, and in that of ``allocated_bytes`` what waits for streams;
+        ``num_ooms`` counts a `try_allocate` that returned None, too. Left out is what a pool does not count:
+        ``allocation.all.peak``, ``allocated_bytes.all.allocated`` and ``freed``, ``requested_bytes.all.current`` and
+        ``peak``, ``num_alloc_retries``.
 
         Examples
         --------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import warnings
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -32,23 +34,41 @@ PYTORCHS_SETTERS = (
 )
 
 
+class Wrapper:
+    """PyTorch's wrapper of a pluggable allocator, which owns it."""
+
+    def __init__(self, setters: dict[str, Any]) -> None:
+        self._allocator = SimpleNamespace(**setters)
+
+    def allocator(self) -> SimpleNamespace:
+        return self._allocator
+
+
 class StandIn:
     """PyTorch, as far as `install` and `use` know it: it changes its allocator once and not after its first use."""
+
+    class OutOfMemoryError(RuntimeError):
+        """PyTorch's."""
 
     def __init__(self) -> None:
         self.set: dict[str, int] = {}
         self.changes = 0
         self.is_used = False
+        self.is_capturing = False
+        self.wrappers: list[weakref.ref[Wrapper]] = []  # not kept alive, as PyTorch does not
         self.cuda = SimpleNamespace(
             memory=SimpleNamespace(CUDAPluggableAllocator=self._wrap, change_current_allocator=self._change),
             MemPool=lambda _allocator: object(),
             use_mem_pool=self._use_mem_pool,
             empty_cache=lambda: None,
+            is_current_stream_capturing=lambda: self.is_capturing,
         )
 
     def _wrap(self, _path: str, _allocate: str, _free: str) -> Any:
         setters = {name: lambda address, name=name: self.set.update({name: address}) for name in PYTORCHS_SETTERS}
-        return SimpleNamespace(allocator=lambda: SimpleNamespace(**setters))
+        wrapper = Wrapper(setters)
+        self.wrappers.append(weakref.ref(wrapper))
+        return wrapper
 
     def _change(self, _wrapper: Any) -> None:
         if self.changes or self.is_used:
@@ -64,7 +84,7 @@ class StandIn:
 def torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     stand_in = StandIn()
     monkeypatch.setitem(sys.modules, "torch", stand_in)
-    for name, empty in {"_in_place": [], "_serving": {}, "_mem_pools": {}}.items():
+    for name, empty in {"_in_place": [], "_serving": {}, "_mem_pools": {}, "_behind_mem_pools": []}.items():
         monkeypatch.setattr(integration, name, empty)
     yield stand_in
     for index in range(GPUS):
@@ -174,6 +194,31 @@ class TestUse:
         with integration.use(second):
             assert allocate(1000, 0) != 0
         assert second.get_statistics().active_allocations == 1
+
+    def test_no_memory_for_a_graph_is_said_to_be_that(
+        self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]
+    ) -> None:
+        pool = on_gpu(0)
+        with pytest.raises(StandIn.OutOfMemoryError, match=r"^CUDA out of memory$"), integration.use(pool):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        torch.is_capturing = True
+        refused = r"^CUDA out of memory; .* being captured into a graph, .* before the capture"
+        with pytest.raises(StandIn.OutOfMemoryError, match=refused), integration.use(pool):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        with pytest.raises(KeyError, match="other"), integration.use(pool):
+            raise KeyError("other")
+
+    def test_one_allocator_is_behind_all_mem_pools_and_never_dies(
+        self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]
+    ) -> None:
+        for index in range(2):
+            pool = on_gpu(index)
+            with integration.use(pool):
+                pass
+            integration.forget(pool)
+        integration._behind_mem_pools.clear()  # as at the end of the interpreter
+        gc.collect()
+        assert [wrapper() is not None for wrapper in torch.wrappers] == [True]
 
     @pytest.mark.usefixtures("torch")
     def test_expandable_segments_are_refused(

@@ -134,6 +134,18 @@ def test_memory_stats_have_pytorchs_names_and_the_pools_figures(pool: MemoryPool
     assert pool.memory_stats()["reserved_bytes.all.peak"] >= 64 << 20
 
 
+def test_the_peak_of_allocated_bytes_remembers_what_was_outside_the_heaps(pool: MemoryPool) -> None:
+    kept = pool.allocate(1 << 20)
+    pool.allocate(100 << 20).release()
+    stats = pool.memory_stats()
+    assert stats["allocated_bytes.all.current"] == kept.nbytes
+    assert stats["allocated_bytes.all.peak"] == stats["active_bytes.all.peak"] == 101 << 20
+    pool.allocate(50 << 20).release()
+    assert pool.memory_stats()["allocated_bytes.all.peak"] == 101 << 20
+    pool.reset_statistics()
+    assert pool.memory_stats()["allocated_bytes.all.peak"] == kept.nbytes
+
+
 def test_memory_stats_count_requests_that_nothing_could_serve(make_pool: Callable[..., MemoryPool]) -> None:
     pool = make_pool(on_exhaustion="raise")
     with pytest.raises(MemoryError):

@@ -39,6 +39,7 @@ FIELDS = {
     "total_capacity_mb": float,
     "used_capacity_mb": float,
     "peak_used_mb": float,
+    "peak_taken_mb": float,
     "free_mb": float,
     "largest_free_mb": float,
     "largest_allocation_mb": float,
@@ -67,6 +68,8 @@ def check_identities(stats: PoolStatistics) -> None:
     assert stats.available_count == stats.total_heaps - stats.active_heaps
     assert 0 <= stats.used_capacity_mb <= stats.peak_used_mb <= stats.total_capacity_mb
     assert stats.used_capacity_mb + stats.cached_mb + stats.free_mb == stats.total_capacity_mb
+    taken = stats.used_capacity_mb + stats.cached_mb + stats.fallback_used_mb
+    assert max(taken, stats.peak_used_mb) <= stats.peak_taken_mb
     assert 0 <= stats.largest_free_mb <= stats.free_mb
     assert 0 <= stats.avg_allocation_mb <= stats.largest_allocation_mb
     assert 0 <= stats.fragmentation <= 1
@@ -139,6 +142,7 @@ def test_a_worked_example(pool: MemoryPool) -> None:
         "total_capacity_mb": 32.0,
         "used_capacity_mb": 3 + unit,
         "peak_used_mb": 4 + unit,
+        "peak_taken_mb": 21 + unit,
         "free_mb": 28 - unit,
         "largest_free_mb": stats.largest_free_mb,
         "largest_allocation_mb": 17.0,

@@ -17,6 +17,7 @@ bool FallbackAllocations::take(Allocation& request, std::uint64_t alignment_byte
     return false;
   }
   memory_.took(block_bytes);
+  taken_.add(block_bytes);
   request.address = direct.address;
   request.block_bytes = block_bytes;
   request.dirty_bytes = direct.zeroed ? 0 : block_bytes;

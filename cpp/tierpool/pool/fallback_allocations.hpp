@@ -17,9 +17,9 @@ namespace tierpool {
 /// Exhaustion is counted here too, in one step with the allocation it leads to, so that no reset comes in between.
 class FallbackAllocations {
  public:
-  /// `device` and `memory`, which counts what it gave, outlive this object.
-  FallbackAllocations(Device& device, bool track_statistics, DeviceMemory& memory)
-      : device_(device), track_statistics_(track_statistics), memory_(memory) {}
+  /// `device` outlives this object, as do `memory` and `taken`, which count what it gave.
+  FallbackAllocations(Device& device, bool track_statistics, DeviceMemory& memory, UsedBytes& taken)
+      : device_(device), track_statistics_(track_statistics), memory_(memory), taken_(taken) {}
   ~FallbackAllocations() = default;
   FallbackAllocations(const FallbackAllocations&) = delete;
   FallbackAllocations& operator=(const FallbackAllocations&) = delete;
@@ -46,6 +46,7 @@ class FallbackAllocations {
   void free(const Taken& taken) noexcept {
     device_.free_direct(taken.address, taken.block_bytes, taken.alignment_bytes);
     memory_.gave_back(taken.block_bytes);
+    taken_.subtract(taken.block_bytes);
   }
   /// Says how many allocations are live; from here on release() marks each as an orphan's.
   [[nodiscard]] std::uint64_t orphan() noexcept;
@@ -79,6 +80,7 @@ class FallbackAllocations {
   Device& device_;
   const bool track_statistics_;
   DeviceMemory& memory_;
+  UsedBytes& taken_;
   std::atomic<std::uint64_t> live_count_{0};  // lets find_array() answer without the lock while there is nothing
   std::atomic<std::uint64_t> vain_exhaustions_{0};
 

@@ -237,9 +237,7 @@ void MemoryPool::free_fallbacks(PendingRelease* releases) noexcept {
     const std::unique_ptr<PendingRelease> release(releases);
     releases = release->next;
     if (release->is_fallback()) {
-      const FallbackAllocations::Taken& taken = release->fallback;
-      device_->free_direct(taken.address, taken.block_bytes, taken.alignment_bytes);
-      lanes_->memory.gave_back(taken.block_bytes);
+      fallbacks_.free(release->fallback);
     }
   }
 }

@@ -75,6 +75,7 @@ PoolStatistics MemoryPool::statistics() const {
     total.used_bytes = lanes_->used.used() - total.cached_bytes - total.pending_bytes;
     total.peak_used_bytes = std::max(lanes_->used.peak(), total.used_bytes);
   }
+  total.peak_taken_bytes = std::max(lanes_->taken.used(), lanes_->taken.peak());
   total.reserved_bytes = lanes_->memory.bytes.used();
   total.peak_reserved_bytes = std::max(lanes_->memory.bytes.peak(), total.reserved_bytes);
   total.device_allocations = config_.track_statistics ? lanes_->memory.allocations() : 0;
@@ -94,6 +95,7 @@ void MemoryPool::reset_statistics() {
     const_cast<MemoryPool&>(lane.pool).reset_statistics(lane.standstill);
   }
   lanes_->used.reset_peak();
+  lanes_->taken.reset_peak();
   lanes_->memory.reset();
 }
 

@@ -105,6 +105,7 @@ struct PoolStatistics {
   std::uint64_t capacity_bytes = 0;
   std::uint64_t used_bytes = 0;
   std::uint64_t peak_used_bytes = 0;
+  std::uint64_t peak_taken_bytes = 0;  ///< the most taken from heaps and outside them at one moment since reset
   std::uint64_t fallback_used_bytes = 0;
   std::uint64_t committed_bytes = 0;
   std::uint64_t cached_bytes = 0;

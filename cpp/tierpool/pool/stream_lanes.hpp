@@ -34,7 +34,8 @@ class StreamLanes {
   StreamLanes& operator=(const StreamLanes&) = delete;
 
   // Shared by all lanes; each is thread-safe.
-  UsedBytes used;          ///< from heaps, by counted live blocks and parked ones
+  UsedBytes taken;         ///< by counted live blocks and parked ones, pending ones too, in heaps and outside them
+  UsedBytes used{&taken};  ///< of these, in heaps
   DeviceMemory memory;     ///< of all heaps and outside them
   ByteLimit limit;         ///< on what is live or pending
   ByteLimit commit_limit;  ///< on whole granules committed

@@ -10,6 +10,16 @@ void UsedBytes::raise_peak(std::uint64_t used) noexcept {
 
 void UsedBytes::add(std::uint64_t bytes) noexcept {
   raise_peak(used_.fetch_add(bytes, std::memory_order_relaxed) + bytes);
+  if (whole_ != nullptr) {
+    whole_->add(bytes);
+  }
+}
+
+void UsedBytes::subtract(std::uint64_t bytes) noexcept {
+  used_.fetch_sub(bytes, std::memory_order_relaxed);
+  if (whole_ != nullptr) {
+    whole_->subtract(bytes);
+  }
 }
 
 std::uint64_t UsedBytes::used() noexcept {

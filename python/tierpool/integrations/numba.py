@@ -34,7 +34,8 @@ def memory_manager(*pools: MemoryPool) -> type[Any]:
     Returns
     -------
     type
-        A `numba.cuda.HostOnlyCUDAMemoryManager`. Numba passes no stream: memory is for the default stream.
+        A `numba.cuda.HostOnlyCUDAMemoryManager`. Numba passes no stream: memory is for the default stream, and what is
+        used on others has to be synchronised with before it goes, as python/CUDA.md says.
 
     Raises
     ------

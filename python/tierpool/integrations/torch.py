@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import threading
@@ -33,6 +34,10 @@ SETTERS = {
 UNSET = frozenset({"set_init_fn", "set_begin_allocate_to_pool", "set_end_allocate_to_pool_fn", "set_release_pool"})
 # A tensor's attribute: the buffer that is its memory, and the name of that one's device.
 _OWNED = "_tierpool_memory"
+_NOTHING_FOR_GRAPHS = (
+    "; the current stream is being captured into a graph, for which a pool has no memory: make the tensor before the "
+    "capture, or enter use(pool) around the capture, which then has memory of its own"
+)
 
 # By id of the pool. PyTorch wants a MemPool to outlive its tensors, so that it stays until `forget`.
 _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
@@ -40,6 +45,9 @@ _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
 _serving: dict[int, MemoryPool] = {}
 # PyTorch's wrapper of the core's functions, once it is in the caching allocator's place: PyTorch changes that once.
 _in_place: list[Any] = []
+# The wrapper behind every MemPool. Versions of PyTorch keep a bare pointer to it in each segment, which may outlive the
+# MemPool, and this module when the interpreter ends: there is one, and it never dies.
+_behind_mem_pools: list[Any] = []
 _lock = threading.Lock()
 
 
@@ -54,6 +62,14 @@ def _pluggable_allocator(allocate: str) -> Any:
         if hasattr(allocator, setter):
             getattr(allocator, setter)(_core.torch_allocator_addresses[function])
     return wrapper
+
+
+def _allocator_of_mem_pools() -> Any:
+    if not _behind_mem_pools:
+        wrapper = _pluggable_allocator(_ALLOCATE)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(wrapper))
+        _behind_mem_pools.append(wrapper)
+    return _behind_mem_pools[0].allocator()
 
 
 def _serve(index: int, pool: MemoryPool | None) -> None:
@@ -127,7 +143,8 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
     """Let PyTorch take memory for CUDA tensors that this thread makes in a ``with`` block from a pool.
 
     PyTorch's caching allocator stays in front: the pool sees its segments of 2 MiB and more, and its statistics,
-    snapshots and CUDA graphs work as before.
+    snapshots and CUDA graphs work as before. What a graph captures in the block has memory of the graph's own. In a
+    block within a capture, a pool has none: PyTorch raises `torch.OutOfMemoryError`, whose text then says so.
 
     Parameters
     ----------
@@ -146,8 +163,8 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
 
     Notes
     -----
-    Versions of PyTorch that do not free what they have cached in a `torch.cuda.MemPool` before they raise
-    `torch.OutOfMemoryError` do not do so here: `forget` frees it.
+    PyTorch (up to 2.13 at least) does not free what it has cached in a pool before it raises `torch.OutOfMemoryError`,
+    as in any `torch.cuda.MemPool` of its own: `forget` frees it.
     """
 
     def __init__(self, pool: MemoryPool) -> None:
@@ -168,7 +185,16 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
         traceback: TracebackType | None,
     ) -> None:
         """Go back to the source that the block replaced."""
+        if exc is not None:
+            _say_if_refused_for_a_graph(exc)
         self._blocks.pop().__exit__(exc_type, exc, traceback)
+
+
+def _say_if_refused_for_a_graph(error: BaseException) -> None:
+    # To the caching allocator, what an allocation refuses is no memory, whatever the reason.
+    torch = _torch()
+    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_current_stream_capturing():
+        error.args = (f"{error}{_NOTHING_FOR_GRAPHS}",)
 
 
 def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
@@ -188,7 +214,7 @@ def _mem_pool_of(pool: MemoryPool, index: int) -> Any:
             raise RuntimeError(f"PyTorch takes memory of cuda:{index} from {served!r}: forget() that one first")
         known = _mem_pools.get(id(pool))
         if known is None:  # another thread may have been first, and PyTorch wants one to outlive its tensors
-            known = (pool, _torch().cuda.MemPool(_pluggable_allocator(_ALLOCATE).allocator()))
+            known = (pool, _torch().cuda.MemPool(_allocator_of_mem_pools()))
             _serve(index, pool)
             _mem_pools[id(pool)] = known
     return known[1]

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,6 +43,16 @@ TEST_F(CudaDriverTest, AMissingLibraryIsAReason) {
   EXPECT_TRUE(contains(driver.unavailable_reason(), "no CUDA driver library: /nowhere/libcuda.so.1"));
   EXPECT_TRUE(contains(driver.unavailable_reason(), "install the NVIDIA driver"));
   EXPECT_EQ(refusal(driver, 0), "Device cuda:0 is not available: " + driver.unavailable_reason());
+}
+
+TEST_F(CudaDriverTest, ALibraryWithoutTheVersionInItsNameIsFoundToo) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "only_libcuda_so";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  std::filesystem::create_symlink(std::filesystem::absolute(kFakeCudaLibrary), folder / "libcuda.so");
+  EXPECT_EQ(CudaDriver(folder / "libcuda.so.1").unavailable_reason(), "");
+  EXPECT_FALSE(CudaDriver(folder / "libcuda.so.2").is_available());
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(CudaDriverTest, ALibraryWithoutTheFunctionsIsAReason) {

@@ -88,18 +88,13 @@ void fake_cuda_reset_device(int device) {
   now.handles.clear();
   now.blocks.clear();
   now.registered.clear();
-<<<<<<< HEAD
   now.events.clear();  // not freed, as whoever has a handle may still use it
-  now.copies_made += now.copies.size();
-  now.copies.clear();
-=======
   for_each_queue([device](const Context* owner, Queue& queue) {
     if (owner->device == device) {
       queue.done += queue.operations.size();
       queue.operations.clear();
     }
   });
->>>>>>> streams
 }
 void fake_cuda_hold_work(bool hold) {
   const std::lock_guard lock(state().mutex);

@@ -23,7 +23,8 @@ class FallbackAllocationsTest : public ::testing::Test {
   }
   SimulatedDevice device_{kGiB};
   DeviceMemory memory_;
-  FallbackAllocations fallbacks_{device_, true, memory_};
+  UsedBytes taken_;
+  FallbackAllocations fallbacks_{device_, true, memory_, taken_};
 };
 
 TEST_F(FallbackAllocationsTest, TakesWholeUnitsFromTheDevice) {
@@ -39,12 +40,25 @@ TEST_F(FallbackAllocationsTest, TakesWholeUnitsFromTheDevice) {
 TEST_F(FallbackAllocationsTest, MemoryOfADeviceThatDoesNotSayZeroIsDirty) {
   testing::HookedDevice device(kGiB, false);
   DeviceMemory memory;
-  FallbackAllocations fallbacks(device, true, memory);
+  UsedBytes taken;
+  FallbackAllocations fallbacks(device, true, memory, taken);
   Allocation request;
   request.requested_bytes = 1000;
   ASSERT_TRUE(fallbacks.take(request, 256, true));
   EXPECT_EQ(request.dirty_bytes, 1024u);
   EXPECT_EQ(fallbacks.release(request), ReleaseResult::released);
+}
+
+TEST_F(FallbackAllocationsTest, WhatTheDeviceGaveIsTakenUntilItHasItBack) {
+  const Allocation released = take(1000);
+  const Allocation deferred = take(2000);
+  EXPECT_EQ(taken_.used(), 1024u + 2048u);
+  EXPECT_EQ(fallbacks_.release(released), ReleaseResult::released);
+  const FallbackAllocations::Taken kept = fallbacks_.defer(deferred);
+  EXPECT_EQ(taken_.used(), 2048u);
+  fallbacks_.free(kept);
+  EXPECT_EQ(taken_.used(), 0u);
+  EXPECT_EQ(taken_.peak(), 1024u + 2048u);
 }
 
 TEST_F(FallbackAllocationsTest, EveryCountedAllocationIsAnExhaustion) {
@@ -141,7 +155,7 @@ TEST_F(FallbackAllocationsTest, ResetForgetsEventsAndKeepsWhatIsLive) {
 }
 
 TEST_F(FallbackAllocationsTest, WithoutTrackingOnlyWhatIsLiveIsKnown) {
-  FallbackAllocations untracked(device_, false, memory_);
+  FallbackAllocations untracked(device_, false, memory_, taken_);
   Allocation request;
   request.requested_bytes = 1000;
   ASSERT_TRUE(untracked.take(request, 256, true));

@@ -329,5 +329,21 @@ TEST(UsedBytes, PeakIsTheMostSinceReset) {
   EXPECT_EQ(used.peak(), 31u);
 }
 
+TEST(UsedBytes, PeakOfTheWholeIsOfAllPartsAtOneMoment) {
+  UsedBytes whole;
+  UsedBytes part(&whole);
+  part.add(100);
+  part.subtract(100);
+  whole.add(70);
+  part.add(50);
+  EXPECT_EQ(whole.used(), 120u);
+  EXPECT_EQ(whole.peak(), 120u) << "not 170: the first hundred were gone";
+  EXPECT_EQ(part.used(), 50u);
+  EXPECT_EQ(part.peak(), 100u);
+  part.reset_peak();
+  EXPECT_EQ(part.peak(), 50u);
+  EXPECT_EQ(whole.peak(), 120u);
+}
+
 }  // namespace
 }  // namespace tierpool

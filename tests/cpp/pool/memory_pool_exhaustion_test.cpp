@@ -65,6 +65,22 @@ TEST_F(MemoryPoolExhaustionTest, FallbackIsServedByTheDeviceAndGivenBackAtReleas
   expect_identities(pool);
 }
 
+TEST_F(MemoryPoolExhaustionTest, PeakIsOfHeapsAndFallbacksAtOneMoment) {
+  MemoryPool& pool = build(kMiB, 1);
+  const Allocation inside = pool.allocate(kMiB);
+  const Allocation outside = pool.allocate(2 * kMiB);
+  EXPECT_TRUE(pool.release(inside));
+  EXPECT_TRUE(pool.release(outside));
+  const Allocation larger = pool.allocate(5 * kMiB / 2);
+  EXPECT_EQ(pool.statistics().peak_taken_bytes, 3 * kMiB);
+  EXPECT_EQ(pool.statistics().peak_used_bytes, kMiB);
+  pool.reset_statistics();
+  EXPECT_EQ(pool.statistics().peak_taken_bytes, 5 * kMiB / 2);
+  EXPECT_TRUE(pool.release(larger));
+  pool.reset_statistics();
+  EXPECT_EQ(pool.statistics().peak_taken_bytes, 0u);
+}
+
 TEST_F(MemoryPoolExhaustionTest, HeapsServeAgainAfterAFallback) {
   MemoryPool& pool = build(kMiB, 1);
   const Allocation all = pool.allocate(kMiB);

@@ -129,6 +129,9 @@ TEST_F(MemoryPoolStreamsTest, FallbacksWaitForTheirStreamToo) {
   run(a_);
   EXPECT_TRUE(pool.poll_pending());
   EXPECT_EQ(device_->direct_bytes(), 0u);
+  EXPECT_EQ(pool.statistics().peak_taken_bytes, 17 * kGranule);
+  pool.reset_statistics();
+  EXPECT_EQ(pool.statistics().peak_taken_bytes, 0u);
 }
 
 TEST_F(MemoryPoolStreamsTest, FallbacksAreNotGivenBackWhereTheirStreamIsOnlyWaitedFor) {

@@ -64,6 +64,9 @@ inline void expect_identities(const MemoryPool& pool, bool since_reset = false) 
   // A heap's last granule may reach past its end.
   EXPECT_GE(now.reserved_bytes, now.committed_bytes + now.fallback_used_bytes + now.fallback_pending_bytes);
   EXPECT_LE(now.reserved_bytes, now.peak_reserved_bytes);
+  EXPECT_LE(
+      now.used_bytes + now.cached_bytes + now.pending_bytes + now.fallback_used_bytes + now.fallback_pending_bytes,
+      now.peak_taken_bytes);
   EXPECT_EQ(now.used_bytes, used);
   EXPECT_EQ(now.cached_bytes, cached);
   EXPECT_EQ(now.pending_bytes, pending);

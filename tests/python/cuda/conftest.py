@@ -6,7 +6,7 @@ import ctypes
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,9 +20,64 @@ if TYPE_CHECKING:
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "python"
 
 
+BALLAST_WORDS = 128 << 20
+MEMSETS = 1000  # a tenth of a second at 5 TB/s
+NOT_READY = "600"
+
+
 def is_fake() -> bool:
     """Whether the driver is the tests' own, without a GPU behind it."""
     return hasattr(ctypes.CDLL("libcuda.so.1"), "fake_cuda_restart")
+
+
+def real_driver() -> Any:
+    """The benchmarks' driver by ctypes, for the first GPU."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from cuda_driver import Driver
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return Driver()
+
+
+class BusyStreams:
+    """Gives streams work that outlasts what a test looks at meanwhile."""
+
+    def __init__(self) -> None:
+        self.driver: Any = None
+        if is_fake():
+            self._fake = ctypes.CDLL("libcuda.so.1")
+        else:
+            self.driver = real_driver()
+            self._ballast = self.driver.allocate(4 * BALLAST_WORDS)
+
+    def occupy(self, stream: int) -> None:
+        """Let what is enqueued there from now on, and events behind it, wait."""
+        if self.driver is None:
+            self._fake.fake_cuda_hold_work(True)
+            return
+        for _ in range(MEMSETS):
+            self.driver.fill(self._ballast, 0, BALLAST_WORDS, stream)
+
+    def is_over(self, stream: int) -> bool:
+        """Whether the stream has done all its work: a test that finds it so has shown nothing."""
+        if self.driver is None:
+            return False
+        try:
+            self.driver.call("cuStreamQuery", ctypes.c_void_p(stream))
+        except RuntimeError as error:
+            if NOT_READY in str(error):
+                return False
+            raise
+        return True
+
+    def end(self) -> None:
+        """Let everything go on."""
+        if self.driver is None:
+            self._fake.fake_cuda_hold_work(False)
+        else:
+            self.driver.synchronize()
+            self.driver.free(self._ballast)
 
 
 @pytest.fixture
@@ -60,6 +115,15 @@ def fake(device_pool: tierpool.MemoryPool) -> Iterator[ctypes.CDLL]:
 
 
 @pytest.fixture
+def busy(device_pool: tierpool.MemoryPool) -> Iterator[BusyStreams]:
+    """Keeps streams busy, on a GPU and over the driver without one."""
+    del device_pool  # it starts the driver
+    streams = BusyStreams()
+    yield streams
+    streams.end()
+
+
+@pytest.fixture
 def make_device_pool() -> MakePool:
     """Build a pool of one cold heap of 64 MB on the first GPU unless told otherwise."""
 
@@ -91,12 +155,7 @@ def stream(device_pool: tierpool.MemoryPool) -> Iterator[int]:
         library.fake_cuda_create_stream.restype = ctypes.c_uint64
         yield library.fake_cuda_create_stream(0)
         return
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from cuda_driver import Driver
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    driver = Driver()
+    driver = real_driver()
     made = driver.create_stream()
     yield made
     driver.synchronize()

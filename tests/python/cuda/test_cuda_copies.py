@@ -73,13 +73,15 @@ def test_a_pinned_buffer_may_go_while_it_is_copied(
     device_pool: MemoryPool, pinned_pool: MemoryPool, stream: int
 ) -> None:
     target = device_pool.allocate(32 * MIB)
-    for index in range(64):  # more than the pool holds at once
+    for index in range(256):  # twice what the pool holds at once
         staging = pinned_pool.allocate(MIB // 2)
         np.asarray(staging)[:] = index
-        target.copy_from(staging, stream, offset_bytes=index * MIB // 2)
+        target.copy_from(staging, stream, offset_bytes=index % 64 * MIB // 2)
+        del staging
     found = np.zeros(32 * MIB, np.uint8)
     target.copy_to(found, stream)
-    assert np.array_equal(found, np.repeat(np.arange(64, dtype=np.uint8), MIB // 2))
+    assert np.array_equal(found, np.repeat(np.arange(192, 256, dtype=np.uint8), MIB // 2))
+    assert pinned_pool.get_statistics().hit_rate == 1
 
 
 def test_a_part_by_its_offset(device_pool: MemoryPool) -> None:

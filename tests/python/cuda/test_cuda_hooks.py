@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cuda
 
 PER_THREAD = 2
+DEFAULT_STREAM = 0
 ORDINAL = 7  # no device: where the pool is installed is up to the caller
 TRACE = "# {}\nop,id,bytes\na,7,1048576\na,8,2097152\nf,7,1048576\na,7,524288\nf,8,2097152\n"
 
@@ -44,14 +45,19 @@ def hooks(make_device_pool: MakePool) -> Iterator[tuple[Any, MemoryPool]]:
     _core.install_pool(ORDINAL, None)
 
 
-def test_memory_of_a_stream_waits_for_another(hooks: tuple[Any, MemoryPool], stream: int) -> None:
+def test_memory_of_a_stream_waits_for_another(hooks: tuple[Any, MemoryPool], stream: int, busy: Any) -> None:
     library, pool = hooks
     address = library.tierpool_torch_allocate(1 << 20, ORDINAL, stream)
     library.tierpool_torch_record_stream(address, None)
+    busy.occupy(DEFAULT_STREAM)
     library.tierpool_torch_free(address, 1 << 20, ORDINAL, stream)
     statistics = pool.get_statistics()
-    assert statistics.active_allocations == 0
-    assert statistics.stream_lanes == 2
+    other = library.tierpool_torch_allocate(1 << 20, ORDINAL, stream)
+    assert not busy.is_over(DEFAULT_STREAM)
+    assert (statistics.active_allocations, statistics.stream_lanes) == (0, 2)
+    assert statistics.pending_mb == 1
+    assert other not in (address, None)
+    library.tierpool_torch_free(other, 1 << 20, ORDINAL, stream)
     assert library.tierpool_torch_allocate(1 << 40, ORDINAL, stream) is None
 
 

@@ -47,7 +47,7 @@ def test_cupy_installed(run: Run) -> None:
         """
 import cupy, tierpool
 from tierpool.integrations.cupy import install
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[])
+pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[], on_exhaustion="raise")
 install(pool)
 array = cupy.arange(1 << 16, dtype=cupy.float64)
 assert pool.get_statistics().active_allocations >= 1
@@ -55,9 +55,9 @@ assert float(array.sum()) == sum(range(1 << 16))
 try:
     cupy.zeros(1 << 28)
 except MemoryError as error:
-    assert str(1 << 31) in str(error), error
+    assert str(1 << 31) in str(error) and "on_exhaustion='fallback'" in str(error), error
 else:
-    print("from the device")
+    raise SystemExit("more memory than the pool has")
 del array
 cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
 assert cupy.ones(8).sum() == 8

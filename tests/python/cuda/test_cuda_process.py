@@ -89,6 +89,35 @@ def test_a_forked_child_is_served_nothing() -> None:
     """)
 
 
+def test_a_forked_child_reads_a_copy_of_pinned_memory_and_the_device_what_the_parent_writes() -> None:
+    check("""
+        device, pinned = make_pool(), make_pool("pinned")
+        target, staging = device.allocate(5 << 20), pinned.allocate(5 << 20)
+        seen, found = np.asarray(staging), np.zeros(5 << 20, np.uint8)
+        seen[:] = 7
+        target.copy_from(staging)
+        from_child, to_parent = os.pipe()
+        from_parent, to_child = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(to_parent, b"+" if (seen == 7).all() else b"-")
+            os.read(from_parent, 1)
+            seen[:] = 8
+            os.write(to_parent, b"+" if (seen == 8).all() else b"-")
+            os.read(from_parent, 1)  # lives for as long as the parent looks
+            os._exit(0)
+        assert os.read(from_child, 1) == b"+"
+        seen[:] = 9  # where the page was shared until then, it is the parent that moves
+        os.write(to_child, b"+")
+        assert os.read(from_child, 1) == b"+"
+        target.copy_from(staging)
+        target.copy_to(found)
+        assert (seen == 9).all() and (found == 9).all(), set(found.tolist())
+        os.write(to_child, b"+")
+        assert os.waitpid(pid, 0)[1] == 0
+    """)
+
+
 def test_the_interpreter_may_end_with_everything_alive() -> None:
     check("""
         device, pinned = make_pool(), make_pool("pinned")
@@ -134,19 +163,19 @@ def test_the_interpreter_may_end_while_work_is_held() -> None:
     """)
 
 
-@pytest.mark.usefixtures("_the_fake")
 def test_after_a_reset_of_the_device_a_new_pool_works() -> None:
     check("""
         logging.getLogger("tierpool").addHandler(logging.NullHandler())  # what could not be given back is told
         logging.getLogger("tierpool").propagate = False
         ANEW = "build the pool anew"
-        fake = ctypes.CDLL("libcuda.so.1")
+        library = ctypes.CDLL("libcuda.so.1")
+        reset = getattr(library, "fake_cuda_reset_device", None) or library.cuDevicePrimaryCtxReset_v2
         pool, pinned = make_pool(warmup_sizes=[]), make_pool("pinned")
         sent, found = np.arange(5 << 20, dtype=np.uint8), np.zeros(5 << 20, np.uint8)
         buffer, second = pool.allocate(5 << 20), pool.allocate(5 << 20)
         staging = pinned.allocate(5 << 20)
         buffer.copy_from(sent)  # staging memory is there, and used
-        fake.fake_cuda_reset_device(0)
+        assert reset(0) == 0 or hasattr(library, "fake_cuda_restart")  # which answers nothing
         for stream in (None, 0, 2):
             refused(ANEW, buffer.copy_from, sent, stream)
             refused(ANEW, buffer.copy_to, found, stream)
@@ -171,6 +200,19 @@ def test_after_a_reset_of_the_device_a_new_pool_works() -> None:
         assert (found[:100] == 7).all()
         del second, staging, pool, pinned
         gc.collect()
+    """)
+
+
+def test_where_no_device_is_visible_the_reason_and_the_remedy_are_named() -> None:
+    check("""
+        from tierpool import cuda
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the driver reads it when it starts
+        getattr(ctypes.CDLL("libcuda.so.1"), "fake_cuda_set_device_count", lambda count: None)(0)
+        assert (cuda.is_available(), cuda.device_count(), cuda.device_names()) == (False, 0, [])
+        assert "sees no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES" in cuda.unavailable_reason()
+        for device in ("cuda:0", "pinned", "pinned-write-combined"):
+            refused("Device cuda:0 is not available: the NVIDIA driver sees no GPU", make_pool, device)
+        make_pool("host").allocate(1000)
     """)
 
 

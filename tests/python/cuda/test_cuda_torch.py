@@ -1,11 +1,11 @@
-"""PyTorch on a GPU with its memory in a pool.
+"""PyTorch on a GPU with its memory in a pool: imports, pinned staging, and `install`.
 
 Its allocator is chosen once a process: that is tested in processes of their own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tierpool import MemoryPool
 
     Run = Callable[[str], str]
+    MakePool = Callable[..., MemoryPool]
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
@@ -34,23 +35,56 @@ def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
         torch.from_dlpack(buffer).add_(1)
 
 
-def test_torch_pinned_staging(pinned_pool: MemoryPool) -> None:
+def test_torch_pinned_staging(make_device_pool: MakePool, busy: Any) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from tierpool.integrations.torch import pinned_empty, release
 
+    pool = make_device_pool(device="pinned", heap_size_mb=1, on_exhaustion="raise")  # for one batch
     stream = torch.cuda.Stream()
-    torch.ones(1, device="cuda")  # before, PyTorch takes no memory for pinned
-    batch = pinned_empty((64, 1024), torch.float32, pinned_pool)
+    on_gpu = torch.zeros(256, 1024, device="cuda")  # before, PyTorch takes no memory for pinned
+    batch = pinned_empty((256, 1024), torch.float32, pool)
     assert batch.is_pinned()
     batch.fill_(2)
+    address = batch.data_ptr()
+    torch.cuda.synchronize()
+    busy.occupy(stream.cuda_stream)
     with torch.cuda.stream(stream):
-        on_gpu = batch.to("cuda", non_blocking=True)
+        on_gpu.copy_(batch, non_blocking=True)
     release(batch, after=stream)
     del batch
+    pending_mb, served_at_once = pool.get_statistics().pending_mb, pool.try_allocate(1 << 20)
+    assert not busy.is_over(stream.cuda_stream)
+    assert (pending_mb, served_at_once) == (1, None)
+    again = pinned_empty((256, 1024), torch.float32, pool).fill_(9)  # waits for the copy
+    assert again.data_ptr() == address
     stream.synchronize()
-    assert on_gpu.sum().item() == 2 * 64 * 1024
+    assert on_gpu.sum().item() == 2 * 256 * 1024
     with pytest.raises(ValueError, match="that pinned_empty"):
         release(on_gpu)
+
+
+def test_torch_stages_batch_after_batch(make_device_pool: MakePool, busy: Any) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from tierpool.integrations.torch import pinned_empty, release
+
+    pool = make_device_pool(device="pinned", heap_size_mb=2, on_exhaustion="raise")  # for two batches
+    stream = torch.cuda.Stream()
+    on_gpu = torch.zeros(12, 256, 1024, device="cuda")
+    samples = torch.arange(12 * 256 * 1024, dtype=torch.float32).view(12, 256, 1024)
+    torch.cuda.synchronize()
+    for index in range(len(samples)):
+        if index % 4 == 0:
+            busy.occupy(stream.cuda_stream)  # the copies lag behind what fills the batches
+        batch = pinned_empty((256, 1024), torch.float32, pool)
+        batch.copy_(samples[index])
+        with torch.cuda.stream(stream):
+            on_gpu[index].copy_(batch, non_blocking=True)
+        release(batch, after=stream)
+    del batch
+    stream.synchronize()
+    assert torch.equal(on_gpu.cpu(), samples)
+    statistics = pool.get_statistics()
+    assert (statistics.total_allocations, statistics.fallback_allocations) == (12, 0)
 
 
 def test_torch_pageable_staging(pool: MemoryPool) -> None:
@@ -88,7 +122,6 @@ assert x.grad.sum().item() == 2 * 1000**3, x.grad.sum().item()
 side = torch.cuda.Stream()
 with torch.cuda.stream(side):
     y = torch.full((1 << 20,), 3.0, device="cuda")
-y.record_stream(torch.cuda.current_stream())
 torch.cuda.current_stream().wait_stream(side)
 assert y.sum().item() == 3 << 20
 assert pool.memory_stats()["allocated_bytes.all.current"] >= 12_000_000
@@ -96,6 +129,35 @@ print(pool.get_statistics().total_allocations > 5)
 """
     )
     assert printed.split() == ["True"]
+
+
+def test_torch_installed_keeps_memory_for_a_recorded_stream(run: Run) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    run(
+        INSTALL.format(settings="")
+        + """
+default, side = torch.cuda.current_stream(), torch.cuda.Stream()
+def ones_of_side(value):
+    with torch.cuda.stream(side):
+        return torch.full((1 << 20,), value, device="cuda")
+ones_of_side(3.0).sum().item()  # every kernel is there then: to load one waits for the device
+for recorded in (False, True):
+    y = ones_of_side(3.0)
+    torch.cuda.synchronize()
+    torch.cuda._sleep(2_000_000_000)  # about a second
+    total = y.sum()
+    address = y.data_ptr()
+    if recorded:
+        y.record_stream(default)
+    del y
+    pending_mb = pool.get_statistics().pending_mb
+    z = ones_of_side(5.0)
+    assert not default.query(), "the stream was not busy for long enough"
+    assert pending_mb == (4 if recorded else 0), (recorded, pending_mb)
+    assert (z.data_ptr() != address) == recorded, "without the record it is reused at once"
+assert total.item() == 3 << 20
+"""
+    )
 
 
 def test_torch_installed_says_when_memory_is_out(run: Run) -> None:
@@ -108,7 +170,7 @@ for nbytes in (2 << 30, 600 << 20):
     try:
         torch.empty(nbytes, dtype=torch.uint8, device="cuda")
     except RuntimeError as error:
-        for named in (str(nbytes), "free", "largest"):
+        for named in (str(nbytes), "free", "largest free block", "fragmentation"):
             assert named in str(error), (named, str(error))
     else:
         raise SystemExit("more memory than the pool has")
@@ -216,101 +278,5 @@ except RuntimeError as error:
     assert "before the first CUDA tensor" in str(error), error
 else:
     raise SystemExit("no error")
-"""
-    )
-
-
-def test_torch_uses_a_pool_for_segments(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    run(
-        """
-import torch, tierpool
-from tierpool.integrations.torch import forget, use
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[], on_exhaustion="raise")
-with use(pool):
-    x = torch.ones(8 << 20, device="cuda")
-assert pool.get_statistics().used_capacity_mb >= 32
-outside = torch.ones(64 << 20, device="cuda")
-assert pool.get_statistics().used_capacity_mb < 256
-with use(pool):
-    try:
-        torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    except torch.OutOfMemoryError:
-        pass
-    else:
-        raise SystemExit("more memory than the pool has")
-assert x.sum().item() == 8 << 20
-assert torch.cuda.memory_stats()["allocated_bytes.all.current"] >= 32 << 20
-del x
-forget(pool)
-assert pool.get_statistics().used_capacity_mb == 0, pool.get_statistics()
-"""
-    )
-
-
-def test_torch_gets_back_what_it_has_cached_in_a_pool(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    printed = run(
-        """
-import torch, tierpool
-from tierpool.integrations.torch import forget, use
-pool = tierpool.MemoryPool(
-    device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[], on_exhaustion="raise", magazines=False
-)
-def fill(count, nbytes):
-    with use(pool):
-        return [torch.ones(nbytes, dtype=torch.uint8, device="cuda") for _ in range(count)]
-tensors = fill(4, 60 << 20)
-del tensors
-assert pool.get_statistics().used_capacity_mb >= 240, "PyTorch keeps what it has cached"
-try:
-    tensors = fill(1, 200 << 20)
-except torch.OutOfMemoryError:
-    print("no retry in a MemPool")  # PyTorch's issues 159674 and 175015
-    forget(pool)
-    tensors = fill(1, 200 << 20)
-else:
-    print("retries:", torch.cuda.memory_stats()["num_alloc_retries"])
-assert tensors[0].sum().item() == 200 << 20
-"""
-    )
-    assert printed.startswith("no retry") or int(printed.partition(": ")[2]) >= 1
-
-
-def test_torch_refuses_expandable_segments(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    run(
-        """
-import os
-os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-import torch, tierpool
-from tierpool.integrations.torch import use
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=64, num_heaps=1, warmup_sizes=[])
-try:
-    use(pool).__enter__()
-except RuntimeError as error:
-    assert "expandable_segments:False" in str(error), error
-else:
-    raise SystemExit("no error")
-assert torch.ones(8, device="cuda").sum().item() == 8
-"""
-    )
-
-
-def test_torch_graphs_in_a_pool(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    run(
-        """
-import torch, tierpool
-from tierpool.integrations.torch import use
-pool = tierpool.MemoryPool(device="cuda:0", heap_size_mb=256, num_heaps=1, warmup_sizes=[])
-with use(pool):
-    x = torch.ones(1 << 20, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        y = x * 2 + 1
-x.fill_(4)
-graph.replay()
-assert y.sum().item() == 9 << 20
 """
     )
