@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierpool._core import CancelledError, LoadingWatch, TierpoolError
 from tierpool.storage.engine_worker import EngineWorker
-from tierpool.storage.file_mappings import MappingWatch
+from tierpool.storage.file_mappings import load_mapped
 from tierpool.storage.llama_context import LlamaContext, LlamaModel
 from tierpool.storage.llama_library import llama_library
 from tierpool.storage.llama_settings import LlamaSettings
@@ -26,6 +26,7 @@ from tierpool.storage.llama_weights import (
     require_unchanged,
 )
 from tierpool.storage.plan import Budget, Estimate, Plan
+from tierpool.storage.streamed_parts import files_with_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,13 +113,15 @@ def _load_weights(  # noqa: PLR0913  (one argument a part)
     plan: Plan, library: Any, settings: LlamaSettings, parts: ExitStack, loading: LoadingWatch, *, strict: bool
 ) -> tuple[LlamaModel, Weights]:
     described = read_planned_model(plan)
-    watch = MappingWatch()
-    model = LlamaModel(library, plan.path, settings)
-    parts.callback(model.close)
+    load = partial(LlamaModel, library, plan.path, settings)
     if plan.mode == "resident":
+        model = load()
+        parts.callback(model.close)
         weights: Weights = ResidentWeights(described)
     else:
-        weights = StreamedWeights(plan, described, watch, loading=loading, strict=strict)
+        model, mappings = load_mapped(load, [file.path for file in files_with_tensors(described)])
+        parts.callback(model.close)
+        weights = StreamedWeights(plan, described, mappings, loading=loading, strict=strict)
     parts.callback(weights.close)
     require_unchanged(described)
     return model, weights

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from streamed_runs import plan_share, shape_of
 
 from make_model import write_model
 from tierpool import CancelledError
+from tierpool.storage import engine_llama
 from tierpool.storage.engine_llama import LlamaEngine, load_engine
 from tierpool.storage.gguf import read_model
 from tierpool.storage.plan import Plan
@@ -78,3 +80,21 @@ def test_an_engine_loads_while_another_one_of_the_same_file_computes(plan: Plan,
             stop.set()
         computing.result(60)
     assert rounds[0] > 0
+
+
+def test_an_engine_loads_while_another_one_of_the_same_file_is_closed(
+    plan: Plan, engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = engine.evaluate(PROMPT)
+
+    class ClosingBefore(engine_llama.LlamaModel):
+        """Mapped where the other one was."""
+
+        def __init__(self, *arguments: Any) -> None:
+            engine.close()
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(engine_llama, "LlamaModel", ClosingBefore)
+    other = load_engine(plan)
+    np.testing.assert_array_equal(other.evaluate(PROMPT), expected)
+    other.close()
