@@ -73,28 +73,32 @@ def load_engine(plan: Plan, *, strict: bool = False, progress: Callable[[int, in
         if progress and total:
             progress(done, total)
 
-    with ExitStack() as parts:
-        parts.callback(worker.close, watch.cancel)
-        # On the thread that will compute: this one hears of Ctrl-C meanwhile.
-        loaded = worker.run(partial(_load, plan, library, watch, strict=strict), watch.cancel, progress and report)
-        parts.push(loaded.parts)
+    with ExitStack() as stack:
+        # Filled by the thread that computes, and closed when that has ended: what is loaded in the instant of Ctrl-C,
+        # which this thread hears of, is lost by nobody.
+        parts = stack.enter_context(ExitStack())
+        stack.callback(worker.close, watch.cancel)
+        load = partial(_load, plan, library, watch, parts, strict=strict)
+        loaded = worker.run(load, watch.cancel, progress and report)
         report()
-        return LlamaEngine(plan, library, worker, loaded, parts)
+        engine = LlamaEngine(plan, library, worker, loaded, parts)
+        stack.pop_all()
+        return engine
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model and all it computes with, and how that is given back."""
+    """A model and all it computes with."""
 
     model: LlamaModel
     context: LlamaContext
     weights: Weights
-    parts: ExitStack
 
 
-def _load(plan: Plan, library: Any, watch: LoadingWatch, *, strict: bool) -> _Loaded:
+def _load(plan: Plan, library: Any, watch: LoadingWatch, parts: ExitStack, *, strict: bool) -> _Loaded:
+    """Load, and put into `parts` how that is given back."""
     settings = LlamaSettings.of_plan(plan)
-    with _loading_alone(watch), ExitStack() as parts:
+    with _loading_alone(watch):
         model, weights = _load_weights(plan, library, settings, parts, watch, strict=strict)
         parameters = settings.context_parameters(library)
         weights.attach(library, parameters)
@@ -106,7 +110,7 @@ def _load(plan: Plan, library: Any, watch: LoadingWatch, *, strict: bool) -> _Lo
         if threads:
             threads.attach(context.handle)
         _require_wanted_load(watch)
-        return _Loaded(model, context, weights, parts.pop_all())
+        return _Loaded(model, context, weights)
 
 
 def _load_weights(  # noqa: PLR0913  (one argument a part)
@@ -208,7 +212,7 @@ class LlamaEngine:
         self._worker = worker
         self._cancel = partial(_cancel, self._cancelled, loaded.weights)
         # Also when nobody closes it, and when Python ends.
-        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, self._cancel, parts.pop_all())
+        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, self._cancel, parts)
 
     @property
     def plan(self) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from make_model import write_model
 from tierpool import CancelledError
 from tierpool.storage import engine_llama
 from tierpool.storage.engine_llama import LlamaEngine, load_engine
+from tierpool.storage.engine_worker import _Call
 from tierpool.storage.gguf import read_model
 from tierpool.storage.plan import Plan
 from tierpool.storage.profile import Profile
@@ -98,3 +100,31 @@ def test_an_engine_loads_while_another_one_of_the_same_file_is_closed(
     other = load_engine(plan)
     np.testing.assert_array_equal(other.evaluate(PROMPT), expected)
     other.close()
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """Raise what Ctrl-C raises once, when a function has done all it does."""
+    function = getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(owner, name, function)
+        function(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(_Call, "wait"), (_Call, "take"), (engine_llama, "read_metadata"), (LlamaEngine, "__init__")],
+)
+def test_a_load_that_ends_with_control_c_leaves_nothing(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    interrupt_at(monkeypatch, owner, name)
+    with pytest.raises(KeyboardInterrupt):
+        load_engine(plan)
+    gc.collect()
+    assert plan.path not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert "tierpool-engine" not in [thread.name for thread in threading.enumerate()]
+    load_engine(plan).close()
