@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,12 @@ from tierpool.storage.llama_weights import (
     read_planned_model,
     require_unchanged,
 )
+from tierpool.storage.loading_turn import LoadingTurn, require_wanted_load
 from tierpool.storage.plan import Budget, Estimate, Plan
 from tierpool.storage.streamed_parts import files_with_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 
 _CANCELLED = "the evaluation was cancelled"
 # New mappings are told from old ones, so that only one model may be loaded at a time.
-_LOADING = threading.Lock()
-_LOOK_AGAIN_SECONDS = 0.05
+_LOADING = LoadingTurn()
 
 
 def load_engine(plan: Plan, *, strict: bool = False, progress: Callable[[int, int], None] | None = None) -> LlamaEngine:
@@ -98,7 +98,7 @@ class _Loaded:
 def _load(plan: Plan, library: Any, watch: LoadingWatch, parts: ExitStack, *, strict: bool) -> _Loaded:
     """Load, and put into `parts` how that is given back."""
     settings = LlamaSettings.of_plan(plan)
-    with _loading_alone(watch):
+    with _LOADING.taken(watch):
         model, weights = _load_weights(plan, library, settings, parts, watch, strict=strict)
         parameters = settings.context_parameters(library)
         weights.attach(library, parameters)
@@ -109,7 +109,7 @@ def _load(plan: Plan, library: Any, watch: LoadingWatch, parts: ExitStack, *, st
         parts.callback(context.close)
         if threads:
             threads.attach(context.handle)
-        _require_wanted_load(watch)
+        require_wanted_load(watch)
         return _Loaded(model, context, weights)
 
 
@@ -129,21 +129,6 @@ def _load_weights(  # noqa: PLR0913  (one argument a part)
     parts.callback(weights.close)
     require_unchanged(described)
     return model, weights
-
-
-@contextmanager
-def _loading_alone(watch: LoadingWatch) -> Iterator[None]:
-    while not _LOADING.acquire(timeout=_LOOK_AGAIN_SECONDS):
-        _require_wanted_load(watch)
-    try:
-        yield
-    finally:
-        _LOADING.release()
-
-
-def _require_wanted_load(watch: LoadingWatch) -> None:
-    if watch.is_cancelled:
-        raise CancelledError("the loading was cancelled")
 
 
 def load_plain(  # noqa: PLR0913  (one argument a setting)

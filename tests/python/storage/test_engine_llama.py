@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from gguf import GGUFWriter
 from make_model import write_model
 from model_shapes import HEAD_WIDTH, ModelShape
 from tierpool import BudgetError, CancelledError, ReadError, TierpoolError
-from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
+from tierpool._core import LoadingWatch
+from tierpool.storage.engine_llama import _LOADING, LlamaEngine, load_engine, load_plain
 from tierpool.storage.errors import ModelError, PlanError
 from tierpool.storage.gguf import read_model
 from tierpool.storage.llama_library import llama_library
@@ -402,6 +404,25 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone(moe: LlamaEngine)
         assert "forked child" in answers.get()
     moe.truncate(0)
     np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
+
+
+def _load_in_child(plan: Plan, answers: multiprocessing.SimpleQueue[np.ndarray]) -> None:
+    with closing(load_engine(plan)) as engine:
+        answers.put(engine.evaluate(PROMPT))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_a_model_is_loaded_loads_its_own(moe_plan: Plan, moe: LlamaEngine) -> None:
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    with _LOADING.taken(LoadingWatch()):
+        child = context.Process(target=_load_in_child, args=(moe_plan, answers))
+        child.start()
+        child.join(30)
+        child.kill()  # one that waits for the parent's thread
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(answers.get(), moe.evaluate(PROMPT))
+    load_engine(moe_plan).close()
 
 
 def test_llama_cpp_writes_into_our_log(models: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:
