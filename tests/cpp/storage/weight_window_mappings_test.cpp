@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/forwarding_device.hpp"
 #include "support/weight_window_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/device/host_device.hpp"
@@ -111,39 +112,13 @@ TEST_F(WeightWindowMappingsTest, AsManyMappingsAsAreLeftAreEnoughAndOneMoreIsRef
 }
 
 /// Shared memory whose descriptor cannot be mapped for reading.
-class UnmappableDevice final : public Device {
+class UnmappableDevice final : public testing::ForwardingDevice<HostDevice> {
  public:
-  [[nodiscard]] const std::string& name() const noexcept override { return device_.name(); }
-  [[nodiscard]] std::uint64_t total_bytes() const override { return device_.total_bytes(); }
-  [[nodiscard]] std::uint64_t free_bytes() const override { return device_.free_bytes(); }
-  [[nodiscard]] std::uint64_t granularity_bytes() const noexcept override { return device_.granularity_bytes(); }
-  [[nodiscard]] std::uint64_t max_alignment_bytes() const noexcept override { return device_.max_alignment_bytes(); }
-  [[nodiscard]] bool host_accessible() const noexcept override { return true; }
-  [[nodiscard]] bool commits_zeroed() const noexcept override { return true; }
   [[nodiscard]] Reservation reserve(std::uint64_t bytes) override {
     Reservation reservation = device_.reserve(bytes);
     reservation.file_descriptor = open("/dev/null", O_WRONLY);
     return reservation;
   }
-  [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override {
-    return device_.commit(address, bytes);
-  }
-  [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override {
-    return device_.decommit(address, bytes);
-  }
-  void release(const Reservation& reservation) noexcept override { device_.release(reservation); }
-  [[nodiscard]] DirectAllocation allocate_direct(std::uint64_t bytes, std::uint64_t alignment) noexcept override {
-    return device_.allocate_direct(bytes, alignment);
-  }
-  void free_direct(std::uint64_t address, std::uint64_t bytes, std::uint64_t alignment) noexcept override {
-    device_.free_direct(address, bytes, alignment);
-  }
-  void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override {
-    device_.copy(destination, source, bytes);
-  }
-
- private:
-  HostDevice device_;
 };
 
 TEST_F(WeightWindowMappingsTest, ASlotThatCannotBeShownChangesNothing) {
