@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
+from forked_child import answer_refusals
 from small_models import PROMPT
 
 from tierpool import TierpoolError
@@ -99,12 +100,7 @@ def test_an_engine_that_is_forgotten_is_closed(moe_plan: Plan) -> None:
 
 
 def _evaluate_in_child(engine: LlamaEngine, answers: multiprocessing.SimpleQueue[str]) -> None:
-    for call in (lambda: engine.evaluate(PROMPT), engine.get_counters, engine.get_layer_counters):
-        try:
-            call()
-            answers.put("it works")
-        except TierpoolError as error:
-            answers.put(str(error))
+    answer_refusals((lambda: engine.evaluate(PROMPT), engine.get_counters, engine.get_layer_counters), answers)
     engine.close()
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 from fake_engine import FakeEngine
+from forked_child import answer_refusals
 
-from tierpool import TierpoolError
 from tierpool.storage import LanguageModel, ModelClosedError
 from tierpool.storage.generation import Generation
 
@@ -133,12 +133,7 @@ def _use_in_child(model: LanguageModel, generation: Generation, answers: multipr
         model.get_statistics,
         model.get_layer_statistics,
     )
-    for use in uses:
-        try:
-            use()
-            answers.put("it works")
-        except TierpoolError as error:
-            answers.put(str(error))
+    answer_refusals(uses, answers)
     generation.close()
     model.close()
 
