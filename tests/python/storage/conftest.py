@@ -11,6 +11,7 @@ import pytest
 
 from tierpool.storage.gguf import read_model
 from tierpool.storage.limits import Limits
+from tierpool.storage.memory_group import MemoryGroup, MemoryGroupError
 from tierpool.storage.profile import Profile
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ def profile() -> Profile:
         max_mappings=65_530,
     )
     return Profile("model.gguf", True, 2e9, 1.5e9, 20e9, limits)
+
+
+@pytest.fixture
+def _memory_groups() -> None:
+    """Skip where no control group can hold a process to a limit, and say how to get one."""
+    try:
+        MemoryGroup(64 << 20).remove()
+    except MemoryGroupError as error:
+        pytest.skip(f"NOT TESTED WITHIN A LIMIT: {error}")
 
 
 # Only tests that need llama-cpp-python anyway ask for what follows, so that it is imported only then.

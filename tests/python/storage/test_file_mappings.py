@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tierpool import TierpoolError
 from tierpool.storage.file_mappings import FileMapping, MappingWatch, load_mapped
 
 PAGE = mmap.PAGESIZE
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists a process's mappings")
 
 
 @pytest.fixture
@@ -33,6 +36,7 @@ def write_table(root: Path, path: Path, *pieces: tuple[int, int, int], path_only
     table.write_text("\n".join(lines), encoding="utf-8")
 
 
+@only_linux
 def test_a_real_mapping(model: Path) -> None:
     with model.open("rb") as file, mmap.mmap(file.fileno(), PAGE, prot=mmap.PROT_READ):
         watch = MappingWatch()
@@ -82,6 +86,7 @@ def test_a_mapping_where_another_file_was_before_is_new(tmp_path: Path, model: P
     assert watch.new_mapping(str(model)) == FileMapping(0x20000, 0, 0x20000)
 
 
+@only_linux
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_mapping_of_what_was_there_before_is_none(model: Path, replaced: bool) -> None:
     watch = MappingWatch()
