@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MIB = 1 << 20
-sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 settings.register_profile("tierpool", deadline=None, print_blob=True)
 settings.load_profile("tierpool")

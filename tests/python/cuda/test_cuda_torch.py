@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 
 def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     buffer = device_pool.allocate(4096)
     tensor = torch.from_dlpack(buffer).view(torch.float32)
     tensor.fill_(1.5)
@@ -35,7 +35,7 @@ def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
 
 
 def test_torch_pinned_staging(pinned_pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from tierpool.integrations.torch import pinned_empty, release
 
     stream = torch.cuda.Stream()
@@ -54,7 +54,7 @@ def test_torch_pinned_staging(pinned_pool: MemoryPool) -> None:
 
 
 def test_torch_pageable_staging(pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from tierpool.integrations.torch import pinned_empty, release
 
     batch = pinned_empty((64, 1024), torch.float32, pool).fill_(2)
@@ -78,7 +78,7 @@ install(pool)
 
 
 def test_torch_installed(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     printed = run(
         INSTALL.format(settings="")
         + """
@@ -99,7 +99,7 @@ print(pool.get_statistics().total_allocations > 5)
 
 
 def test_torch_installed_says_when_memory_is_out(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     printed = run(
         INSTALL.format(settings="on_exhaustion='raise'")
         + """
@@ -122,7 +122,7 @@ print(torch.ones(8, device="cuda").sum().item())
 
 
 def test_torch_installed_empties_the_pool_and_refuses_a_fraction(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         INSTALL.format(settings="")
         + """
@@ -146,7 +146,7 @@ assert torch.ones(8, device="cuda").sum().item() == 8
 
 
 def test_torch_installed_captures_what_allocates_nothing_and_refuses_the_rest(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         INSTALL.format(settings="")
         + """
@@ -170,7 +170,7 @@ assert (x + x).sum().item() == 8 << 20
 
 
 def test_torch_installed_on_two_gpus(run: Run) -> None:
-    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     if torch.cuda.device_count() < 2:
         pytest.skip("ONE GPU HERE: a second install() is tested over a stand-in only")
     run(
@@ -186,7 +186,7 @@ assert (x + y.to("cuda:0")).sum().item() == 3 << 20
 
 
 def test_torch_installed_again_on_the_same_gpu(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         INSTALL.format(settings="")
         + """
@@ -204,7 +204,7 @@ assert pool.get_statistics().active_allocations == other.get_statistics().active
 
 
 def test_torch_installed_too_late(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         """
 import torch, tierpool
@@ -221,7 +221,7 @@ else:
 
 
 def test_torch_uses_a_pool_for_segments(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         """
 import torch, tierpool
@@ -249,7 +249,7 @@ assert pool.get_statistics().used_capacity_mb == 0, pool.get_statistics()
 
 
 def test_torch_gets_back_what_it_has_cached_in_a_pool(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     printed = run(
         """
 import torch, tierpool
@@ -278,7 +278,7 @@ assert tensors[0].sum().item() == 200 << 20
 
 
 def test_torch_refuses_expandable_segments(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         """
 import os
@@ -298,7 +298,7 @@ assert torch.ones(8, device="cuda").sum().item() == 8
 
 
 def test_torch_graphs_in_a_pool(run: Run) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     run(
         """
 import torch, tierpool
