@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import check_refusal, run, run_json
 
 import tierpool
 
@@ -31,26 +30,6 @@ REPLAY_KEYS = [
     "fallback_allocations",
     "ns_per_event",
 ]
-
-
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tierpool", *map(str, arguments)]
-    plain = {**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1", **environment}
-    return subprocess.run(command, env=plain, capture_output=True, text=True, check=False, timeout=120)
-
-
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def check_refusal(result: subprocess.CompletedProcess[str], code: int, says: str) -> None:
-    assert result.returncode == code
-    assert result.stdout == ""
-    assert says in result.stderr
-    assert result.stderr.startswith("tierpool: ")
-    assert result.stderr.count("\n") == 1
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,37 +10,21 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="NOT TESTED: needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-MAKE_MODEL = Path(__file__).parents[2] / "benchmarks" / "python" / "make_model.py"
-TIERPOOL = [sys.executable, "-m", "tierpool"]
-PLAIN = {**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1"}
+from command_line import TIERPOOL, plain, run, run_json, write_tiny_model
+
 RUN = ["--context", "256", "--threads", "1", "--memory", "1GiB"]
 NO_MEMORY_CONTROLLER = "no control group can hold"
 
 
-def run(*arguments: object, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [*TIERPOOL, *map(str, arguments)]
-    return subprocess.run(command, env=PLAIN, input=text, capture_output=True, text=True, check=False, timeout=300)
-
-
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
-    command = [sys.executable, MAKE_MODEL, path, "--size", "60MB", "--experts", "32"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=120)
-    return path
+    return write_tiny_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +76,7 @@ class TestRun:
         options = ["run", model, "--prompt", "Hello", "--max-tokens", 100_000, "--context", 200_000, "--threads", 1]
         # A pipe between, so that text arrives as it comes; the first piece says that it is generating.
         command = [*TIERPOOL, *map(str, options)]
-        with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        with subprocess.Popen(command, env=plain(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             assert child.stdout is not None
             assert child.stdout.read(1)
             child.send_signal(signal.SIGINT)
@@ -136,7 +119,7 @@ class TestRun:
             "from tierpool.cli import app; app(sys.argv[1:])"
         )
         command = [sys.executable, "-c", code, "run", str(model), "--prompt", "x"]
-        result = subprocess.run(command, env=PLAIN, capture_output=True, text=True, check=False, timeout=120)
+        result = subprocess.run(command, env=plain(), capture_output=True, text=True, check=False, timeout=120)
         assert result.returncode == 1
         assert "pip install 'tierpool[llama]'" in result.stderr
         assert result.stderr.count("\n") == 1
@@ -191,7 +174,7 @@ class TestBench:
     def test_ctrl_c_ends_it_and_leaves_no_group(self, model: Path, small_memory: str, impatient: bool) -> None:
         options = ["bench", model, "--memory", small_memory, "--tokens", 1000, "--threads", 1]
         command = [*TIERPOOL, *map(str, options)]
-        with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        with subprocess.Popen(command, env=plain(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             group = wait_for_a_process_in_a_group_of(child)
             if group is None:
                 _, errors = child.communicate(timeout=120)

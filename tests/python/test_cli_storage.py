@@ -7,41 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 
-MAKE_MODEL = Path(__file__).parents[2] / "benchmarks" / "python" / "make_model.py"
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tierpool", *map(str, arguments)]
-    plain = {**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1"}
-    return subprocess.run(command, env=plain, capture_output=True, text=True, check=False, timeout=120)
-
-
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def check_refusal(result: subprocess.CompletedProcess[str], code: int, says: str) -> None:
-    assert (result.returncode, result.stdout) == (code, "")
-    assert says in result.stderr
-    assert result.stderr.startswith("tierpool: ")
-    assert result.stderr.count("\n") == 1
+from command_line import check_refusal, run, run_json, write_tiny_model
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
-    # The compute buffers for full batches are small beside it, so that it can be larger than its budget.
-    command = [sys.executable, MAKE_MODEL, path, "--size", "60MB", "--experts", "32"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=120)
-    return path
+    return write_tiny_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")

@@ -290,7 +290,7 @@ class TestConsumers:
         assert live(pool) == 0
 
     def test_torch(self, pool: MemoryPool) -> None:
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
         self.check(pool, torch.from_dlpack)
         floats = torch.from_dlpack(pool.allocate(64)).view(torch.float32)
         floats.fill_(1.5)

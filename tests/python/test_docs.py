@@ -80,7 +80,7 @@ def test_block_of_a_page(
         if not cuda.is_available():
             pytest.skip(f"NO CUDA HERE, not tested: {cuda.unavailable_reason()}")
         if "import torch" in BLOCKS[name]:
-            pytest.importorskip("torch", reason="PyTorch is not installed")
+            pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     exec(compile(BLOCKS[name], name, "exec"), {"__name__": "page"})
 
 

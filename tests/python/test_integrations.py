@@ -48,7 +48,7 @@ def test_a_pool_that_is_on_no_gpu_is_refused(pool: MemoryPool) -> None:
 
 class TestTorchOnTheHost:
     def test_tensors_of_a_pool(self, pool: MemoryPool) -> None:
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
         from tierpool.integrations.torch import pinned_empty, release
 
         tensor = pinned_empty((3, 4), torch.float32, pool)
@@ -67,7 +67,7 @@ class TestTorchOnTheHost:
         assert pool.get_statistics().active_allocations == 0
 
     def test_a_release_that_fails_releases_nothing(self, pool: MemoryPool) -> None:
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
         from tierpool import DeviceError
         from tierpool.integrations.torch import pinned_empty, release
 
@@ -77,13 +77,13 @@ class TestTorchOnTheHost:
         release(tensor)
 
     def test_one_dimension_by_a_number(self, pool: MemoryPool) -> None:
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
         from tierpool.integrations.torch import pinned_empty
 
         assert tuple(pinned_empty(5, torch.int8, pool).shape) == (5,)
 
     def test_a_pool_out_of_the_processors_reach(self, make_pool: Callable[..., MemoryPool]) -> None:
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
         from tierpool.integrations.torch import pinned_empty
 
         with pytest.raises(BufferError, match="cannot reach"):

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
 
 namespace tierpool {
@@ -13,6 +15,9 @@ namespace tierpool {
 /// Has the page cache forget a range that was read through it, if the system can.
 void forget_cached(int file_descriptor, std::uint64_t offset_bytes, std::uint64_t bytes) noexcept;
 
+/// When a file was written to, as finely as the system says.
+[[nodiscard]] std::int64_t modified_ns(const struct stat& status) noexcept;
+
 /// What tells one state of a file from another.
 struct FileState {
   std::uint64_t device = 0;
@@ -25,7 +30,7 @@ struct FileState {
   bool operator==(const FileState&) const = default;
 };
 
-/// False with errno set when the system cannot say.
+/// The same everywhere, in direct_file.cpp. False with errno set when the system cannot say.
 [[nodiscard]] bool read_file_state(int file_descriptor, FileState& state) noexcept;
 
 }  // namespace tierpool

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tierpool._core import CancelledError, LoadingWatch, TierpoolError
 from tierpool.storage.engine_worker import EngineWorker
-from tierpool.storage.file_mappings import MappingWatch
+from tierpool.storage.file_mappings import load_mapped
 from tierpool.storage.llama_context import LlamaContext, LlamaModel
 from tierpool.storage.llama_library import llama_library
 from tierpool.storage.llama_settings import LlamaSettings
@@ -25,10 +25,12 @@ from tierpool.storage.llama_weights import (
     read_planned_model,
     require_unchanged,
 )
+from tierpool.storage.loading_turn import LoadingTurn, require_wanted_load
 from tierpool.storage.plan import Budget, Estimate, Plan
+from tierpool.storage.streamed_parts import files_with_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,8 +39,7 @@ if TYPE_CHECKING:
 
 _CANCELLED = "the evaluation was cancelled"
 # New mappings are told from old ones, so that only one model may be loaded at a time.
-_LOADING = threading.Lock()
-_LOOK_AGAIN_SECONDS = 0.05
+_LOADING = LoadingTurn()
 
 
 def load_engine(plan: Plan, *, strict: bool = False, progress: Callable[[int, int], None] | None = None) -> LlamaEngine:
@@ -72,28 +73,32 @@ def load_engine(plan: Plan, *, strict: bool = False, progress: Callable[[int, in
         if progress and total:
             progress(done, total)
 
-    with ExitStack() as parts:
-        parts.callback(worker.close, watch.cancel)
-        # On the thread that will compute: this one hears of Ctrl-C meanwhile.
-        loaded = worker.run(partial(_load, plan, library, watch, strict=strict), watch.cancel, progress and report)
-        parts.push(loaded.parts)
+    with ExitStack() as stack:
+        # Filled by the thread that computes, and closed when that has ended: what is loaded in the instant of Ctrl-C,
+        # which this thread hears of, is lost by nobody.
+        parts = stack.enter_context(ExitStack())
+        stack.callback(worker.close, watch.cancel)
+        load = partial(_load, plan, library, watch, parts, strict=strict)
+        loaded = worker.run(load, watch.cancel, progress and report)
         report()
-        return LlamaEngine(plan, library, worker, loaded, parts)
+        engine = LlamaEngine(plan, library, worker, loaded, parts)
+        stack.pop_all()
+        return engine
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model and all it computes with, and how that is given back."""
+    """A model and all it computes with."""
 
     model: LlamaModel
     context: LlamaContext
     weights: Weights
-    parts: ExitStack
 
 
-def _load(plan: Plan, library: Any, watch: LoadingWatch, *, strict: bool) -> _Loaded:
+def _load(plan: Plan, library: Any, watch: LoadingWatch, parts: ExitStack, *, strict: bool) -> _Loaded:
+    """Load, and put into `parts` how that is given back."""
     settings = LlamaSettings.of_plan(plan)
-    with _loading_alone(watch), ExitStack() as parts:
+    with _LOADING.taken(watch):
         model, weights = _load_weights(plan, library, settings, parts, watch, strict=strict)
         parameters = settings.context_parameters(library)
         weights.attach(library, parameters)
@@ -104,39 +109,26 @@ def _load(plan: Plan, library: Any, watch: LoadingWatch, *, strict: bool) -> _Lo
         parts.callback(context.close)
         if threads:
             threads.attach(context.handle)
-        _require_wanted_load(watch)
-        return _Loaded(model, context, weights, parts.pop_all())
+        require_wanted_load(watch)
+        return _Loaded(model, context, weights)
 
 
 def _load_weights(  # noqa: PLR0913  (one argument a part)
     plan: Plan, library: Any, settings: LlamaSettings, parts: ExitStack, loading: LoadingWatch, *, strict: bool
 ) -> tuple[LlamaModel, Weights]:
     described = read_planned_model(plan)
-    watch = MappingWatch()
-    model = LlamaModel(library, plan.path, settings)
-    parts.callback(model.close)
+    load = partial(LlamaModel, library, plan.path, settings)
     if plan.mode == "resident":
+        model = load()
+        parts.callback(model.close)
         weights: Weights = ResidentWeights(described)
     else:
-        weights = StreamedWeights(plan, described, watch, loading=loading, strict=strict)
+        model, mappings = load_mapped(load, [file.path for file in files_with_tensors(described)])
+        parts.callback(model.close)
+        weights = StreamedWeights(plan, described, mappings, loading=loading, strict=strict)
     parts.callback(weights.close)
     require_unchanged(described)
     return model, weights
-
-
-@contextmanager
-def _loading_alone(watch: LoadingWatch) -> Iterator[None]:
-    while not _LOADING.acquire(timeout=_LOOK_AGAIN_SECONDS):
-        _require_wanted_load(watch)
-    try:
-        yield
-    finally:
-        _LOADING.release()
-
-
-def _require_wanted_load(watch: LoadingWatch) -> None:
-    if watch.is_cancelled:
-        raise CancelledError("the loading was cancelled")
 
 
 def load_plain(  # noqa: PLR0913  (one argument a setting)
@@ -205,7 +197,7 @@ class LlamaEngine:
         self._worker = worker
         self._cancel = partial(_cancel, self._cancelled, loaded.weights)
         # Also when nobody closes it, and when Python ends.
-        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, self._cancel, parts.pop_all())
+        self._close = weakref.finalize(self, _close_parts, self._process, self._worker, self._cancel, parts)
 
     @property
     def plan(self) -> Plan:

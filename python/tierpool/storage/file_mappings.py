@@ -6,12 +6,19 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tierpool._core import TierpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Loaded = TypeVar("_Loaded", bound=_Closable)
 
 _LINE = re.compile(
     r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ (?P<offset>[0-9a-f]+) "
@@ -45,6 +52,30 @@ class _Entry:
         return self.mapping.address - self.mapping.offset_bytes, self.device, self.inode
 
 
+def load_mapped(
+    load: Callable[[], _Loaded], paths: Sequence[str], root: Path = Path("/")
+) -> tuple[_Loaded, dict[str, FileMapping]]:
+    """Load what maps each of these files once, and find where, by path.
+
+    A mapping where another one of its file went meanwhile cannot be told from that one: it is loaded again, at most
+    as often as others can go.
+
+    Raises
+    ------
+    TierpoolError
+        When a file has no new mapping, or more than one.
+    """
+    while True:
+        watch = MappingWatch(root)
+        loaded = load()
+        try:
+            return loaded, {path: watch.new_mapping(path) for path in paths}
+        except BaseException as error:
+            loaded.close()
+            if not isinstance(error, TierpoolError) or not any(map(watch.has_lost, paths)):
+                raise
+
+
 class MappingWatch:
     """Finds the mappings of a file that are made after this was.
 
@@ -53,7 +84,7 @@ class MappingWatch:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._table = root / "proc/self/maps"
-        self._before = frozenset(entry.place for entry in self._entries())
+        self._before = tuple(self._entries())
 
     def new_mapping(self, path: str) -> FileMapping:
         """Return the one new mapping of a file; pieces that lie side by side are one.
@@ -63,17 +94,8 @@ class MappingWatch:
         TierpoolError
             When there is none, or more than one.
         """
-        status = Path(path).stat()
-        real_path = os.path.realpath(path)
-        device = os.major(status.st_dev), os.minor(status.st_dev)
-        found = []
-        for entry in self._entries():
-            # Some file systems list another device and number than they tell. What was removed or replaced since is
-            # listed as such, and a file may be named like that.
-            is_named = entry.path == real_path and not real_path.endswith(_REMOVED)
-            is_listed = (entry.device, entry.inode) == (device, status.st_ino)
-            if (is_listed or is_named) and entry.place not in self._before:
-                found.append(entry.mapping)
+        before = _places(path, self._before)
+        found = [entry.mapping for entry in _entries_of(path, self._entries()) if entry.place not in before]
         joined = _join(found)
         if len(joined) != 1:
             raise TierpoolError(
@@ -81,6 +103,10 @@ class MappingWatch:
                 "run the model in memory"
             )
         return joined[0]
+
+    def has_lost(self, path: str) -> bool:
+        """Whether a mapping of a file that was there before is gone."""
+        return not _places(path, self._before) <= _places(path, self._entries())
 
     def _entries(self) -> Iterator[_Entry]:
         try:
@@ -94,6 +120,22 @@ class MappingWatch:
                 )
                 mapping = FileMapping(start, offset, end - start)
                 yield _Entry(mapping, (major, minor), int(found["inode"]), found["path"])
+
+
+def _entries_of(path: str, entries: Iterable[_Entry]) -> Iterator[_Entry]:
+    status = Path(path).stat()
+    real_path = os.path.realpath(path)
+    device = os.major(status.st_dev), os.minor(status.st_dev)
+    for entry in entries:
+        # Some file systems list another device and number than they tell. What was removed or replaced since is
+        # listed as such, and a file may be named like that.
+        is_named = entry.path == real_path and not real_path.endswith(_REMOVED)
+        if is_named or (entry.device, entry.inode) == (device, status.st_ino):
+            yield entry
+
+
+def _places(path: str, entries: Iterable[_Entry]) -> set[tuple[int, tuple[int, int], int]]:
+    return {entry.place for entry in _entries_of(path, entries)}
 
 
 def _join(mappings: Iterable[FileMapping]) -> list[FileMapping]:

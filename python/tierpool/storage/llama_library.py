@@ -26,6 +26,8 @@ _INSTALL = "pip install 'tierpool[llama]'"
 # as a context smaller than the model's.
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.ERROR}
 _CONTINUED = 5
+# All that were made: of two threads that come first, nobody knows whose one llama.cpp has kept.
+_CALLBACKS: list[Any] = []
 
 
 @lru_cache(maxsize=1)
@@ -44,6 +46,9 @@ def llama_library() -> Any:
     if not FIRST_VERSION <= version_numbers(found) < END_VERSION:
         first, end = (".".join(map(str, numbers)) for numbers in (FIRST_VERSION, END_VERSION))
         raise ImportError(f"llama-cpp-python {found} is not supported, only >={first},<{end}: {_INSTALL}")
+    # All of the package before its part: while another thread imports it, the part may be there already, and the
+    # package's own function for the log would take the place of ours.
+    importlib.import_module("llama_cpp")
     library = importlib.import_module(_PACKAGE)
     library.llama_log_set(_log_callback(library), ctypes.c_void_p(0))
     library.llama_backend_init()
@@ -87,15 +92,16 @@ class LogLines:
             LOGGER.log(self._level, "llama.cpp: %s", line.rstrip())
 
 
-@lru_cache(maxsize=1)
 def _log_callback(library: Any) -> Any:
-    """Make the function that llama.cpp calls; it must live as long as the library."""
+    """Make a function that llama.cpp calls for as long as the process lives."""
     lines = LogLines()
 
     def take(level: int, text: bytes, _data: object) -> None:
         lines.add(level, text.decode("utf-8", errors="replace"))
 
-    return library.llama_log_callback(take)
+    callback = library.llama_log_callback(take)
+    _CALLBACKS.append(callback)
+    return callback
 
 
 def function_of(library: Any, name: str) -> Any:

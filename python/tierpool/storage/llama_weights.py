@@ -13,8 +13,10 @@ from tierpool.storage.llama_library import function_address
 from tierpool.storage.streamed_parts import StreamedParts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tierpool._core import LoadingWatch
-    from tierpool.storage.file_mappings import MappingWatch
+    from tierpool.storage.file_mappings import FileMapping
     from tierpool.storage.gguf import Model, ModelFile
     from tierpool.storage.plan import Plan
 
@@ -112,8 +114,8 @@ class StreamedWeights:
 
     Parameters
     ----------
-    watch : MappingWatch
-        Made before llama.cpp loaded the model.
+    mappings : mapping of str to FileMapping
+        Where llama.cpp has mapped the files that hold tensors.
     loading : LoadingWatch, optional
         By which other threads follow and end the loading.
     strict : bool
@@ -124,7 +126,7 @@ class StreamedWeights:
         self,
         plan: Plan,
         model: Model,
-        watch: MappingWatch,
+        mappings: Mapping[str, FileMapping],
         *,
         loading: LoadingWatch | None = None,
         strict: bool = False,
@@ -135,7 +137,7 @@ class StreamedWeights:
         purposes = plan.budget.purposes
         self._layers = [layer for layer, _ in parts.layers]
         self._core = StreamedModel(
-            files=[_mapped_file(file, watch) for file in parts.files],
+            files=[_mapped_file(file, mappings[file.path]) for file in parts.files],
             layers=parts.layers,
             resident=parts.resident,
             stop_node=plan.stop_node,
@@ -189,8 +191,7 @@ class StreamedWeights:
         self._core.close()
 
 
-def _mapped_file(file: ModelFile, watch: MappingWatch) -> tuple[str, int, int, int]:
-    mapping = watch.new_mapping(file.path)
+def _mapped_file(file: ModelFile, mapping: FileMapping) -> tuple[str, int, int, int]:
     return file.path, mapping.address, mapping.offset_bytes, mapping.size_bytes
 
 

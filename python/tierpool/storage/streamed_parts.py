@@ -29,7 +29,7 @@ class StreamedParts:
     @classmethod
     def of_model(cls, model: Model, streamed: AbstractSet[str], experts: int) -> StreamedParts:
         """Divide a model's tensors into those named in `streamed` and the others."""
-        used = sorted({tensor.file_index for tensor in model.tensors})
+        used = _used_files(model)
         layers: defaultdict[int, list[tuple[str, Stretch]]] = defaultdict(list)
         resident = []
         for tensor in model.tensors:
@@ -39,7 +39,7 @@ class StreamedParts:
                 layers[layer].append((tensor.name, stretch))
             else:
                 resident.append(stretch)
-        return cls([model.files[index] for index in used], sorted(layers.items()), resident, experts)
+        return cls(files_with_tensors(model), sorted(layers.items()), resident, experts)
 
     def count_mappings(self) -> MappingCount:
         """Have the core count as it will when it lays the model over its files."""
@@ -49,6 +49,15 @@ class StreamedParts:
             resident=self.resident,
             experts=self.experts,
         )
+
+
+def files_with_tensors(model: Model) -> list[ModelFile]:
+    """A model's files without those that hold only metadata."""
+    return [model.files[index] for index in _used_files(model)]
+
+
+def _used_files(model: Model) -> list[int]:
+    return sorted({tensor.file_index for tensor in model.tensors})
 
 
 def _stretch(tensor: Tensor, files: list[int]) -> Stretch:

@@ -125,7 +125,7 @@ TEST(Residency, MemoryOfAnotherDeviceIsRefused) {
 
 TEST(Residency, LocksPagesAndUnlocksThemWithTheRegistration) {
   if (!locked_bytes_are_known()) {
-    GTEST_SKIP() << "this system does not tell what is locked";
+    GTEST_SKIP() << "only Linux tells what is locked, and sanitizers lock nothing";
   }
   const std::uint64_t before = locked_bytes();
   const Mapping memory(64 * kKiB);

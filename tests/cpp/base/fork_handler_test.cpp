@@ -2,32 +2,20 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "support/child_process.hpp"
 #include "tierpool/base/logging.hpp"
 
 namespace tierpool {
 namespace {
 
-constexpr unsigned kHangSeconds = 60;
-
-/// The exit status of a child that runs `work`; -1 when it was killed, for hanging for instance.
-[[nodiscard]] int exit_status_of_child(const std::function<int()>& work) {
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(kHangSeconds);
-    _exit(work());
-  }
-  int status = 0;
-  return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
+using testing::exit_status_of_child;
 
 TEST(ForkHandler, LocksAreTakenByRankAndLeftInReverseInParentAndChild) {
   std::string trace;

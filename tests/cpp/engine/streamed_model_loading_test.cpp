@@ -15,11 +15,6 @@
 namespace tierpool {
 namespace {
 
-using testing::Disk;
-using testing::kExperts;
-using testing::kLayers;
-using testing::kUsed;
-
 using StreamedModelLoadingTest = testing::StreamedModelTest;
 
 TEST_F(StreamedModelLoadingTest, LoadingFillsTheSlotsWithExpertsOfEveryLayer) {

@@ -25,11 +25,6 @@
 namespace tierpool {
 namespace {
 
-using testing::Disk;
-using testing::kExperts;
-using testing::kLayers;
-using testing::kUsed;
-
 using StreamedModelTest = testing::StreamedModelTest;
 
 TEST_F(StreamedModelTest, ComputesFromTheFilesBytes) {

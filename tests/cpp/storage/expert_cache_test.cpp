@@ -5,19 +5,18 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <memory>
 #include <optional>
 #include <random>
 #include <set>
 #include <stdexcept>
-#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "support/cached_storage.hpp"
-#include "support/captured_log.hpp"
-#include "support/child_process.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/storage/lrfu_policy.hpp"
 
@@ -25,7 +24,6 @@ namespace tierpool {
 namespace {
 
 using testing::CachedStorage;
-using testing::FakeSource;
 using Units = std::vector<UnitId>;
 
 /// A cache that is a list, the oldest first: what an ExpertCache with LRU is compared with.
@@ -198,41 +196,6 @@ TEST(ExpertCache, AnEvictedUnitIsHiddenBeforeItsSlotIsFilled) {
   user.join();
 }
 
-TEST(ExpertCache, AFailureAtEveryReadIsRaisedAndForgotten) {
-  for (const auto failure :
-       {FakeSource::Failure::io_error, FakeSource::Failure::short_read, FakeSource::Failure::changed}) {
-    CachedStorage storage(12, 4);
-    for (std::uint64_t point = 0; point < 8; ++point) {  // four units of two pieces
-      storage.source->fail_at(storage.source->calls().size() + point, failure);
-      const Units requests = {static_cast<UnitId>(4 * (point % 3)), static_cast<UnitId>(4 * (point % 3) + 1),
-                              static_cast<UnitId>(4 * (point % 3) + 2), static_cast<UnitId>(4 * (point % 3) + 3)};
-      const std::uint64_t misses = storage.cache.statistics().misses;
-      EXPECT_THROW(storage.use(requests), ReadError) << point;
-      storage.source->recover();
-      EXPECT_EQ(storage.cache.statistics().misses, misses + 4);
-      EXPECT_FALSE(storage.shows(requests));
-      storage.use(requests);
-      EXPECT_TRUE(storage.shows(requests));
-    }
-  }
-}
-
-TEST(ExpertCache, ACallAfterAFailureDoesNotMeetTheFailuresBesideIt) {
-  CachedStorage storage(4, 3, 1);
-  storage.source->fail_at(0, FakeSource::Failure::io_error);
-  storage.source->fail_at(1, FakeSource::Failure::io_error);
-  storage.source->hold({1});
-  EXPECT_THROW(storage.use({1, 2}), ReadError);
-  storage.source->wait_for_calls(2);  // of the other unit
-  std::thread user([&] { EXPECT_NO_THROW(storage.use({2})); });
-  while (storage.reader.statistics().requests < 3) {
-    std::this_thread::yield();
-  }
-  storage.source->release(1);
-  user.join();
-  EXPECT_TRUE(storage.shows({2}));
-}
-
 TEST(ExpertCache, TwoCallersOfOneUnitShareOneRead) {
   CachedStorage storage(4, 2);
   storage.source->hold_from(0);
@@ -253,143 +216,6 @@ TEST(ExpertCache, TwoCallersOfOneUnitShareOneRead) {
   EXPECT_EQ(storage.source->calls().size(), 2u);  // the pieces of one unit
   EXPECT_EQ(storage.reader.statistics().joined, 2u);
   EXPECT_EQ(storage.cache.statistics().misses, 3u);
-}
-
-TEST(ExpertCache, ASharedReadThatFailsFailsEveryCaller) {
-  CachedStorage storage(4, 2, 1);
-  storage.source->hold_from(0);
-  storage.source->fail_at(1, FakeSource::Failure::io_error);
-  std::vector<std::thread> users;
-  for (int i = 0; i < 2; ++i) {
-    users.emplace_back([&] { EXPECT_THROW(storage.use({2}), ReadError); });
-  }
-  while (storage.reader.statistics().requests < 2) {
-    std::this_thread::yield();
-  }
-  storage.source->let_go();
-  for (std::thread& user : users) {
-    user.join();
-  }
-  storage.source->recover();
-  storage.use({2});
-}
-
-TEST(ExpertCache, CancelEndsAWaitAndTheNextCallWorks) {
-  CachedStorage storage(8, 4, 1);
-  storage.use({0});
-  storage.source->hold_from(storage.source->calls().size());
-  std::thread user([&] { EXPECT_THROW(storage.use({0, 1, 2}), CancelledError); });
-  storage.source->wait_for_calls(3);
-  storage.cache.cancel();
-  storage.source->let_go();  // a call that has begun cannot be taken back
-  user.join();
-  EXPECT_TRUE(storage.shows({0}));
-  storage.use({0, 1, 2, 3});
-  EXPECT_TRUE(storage.shows({0, 1, 2, 3}));
-}
-
-// Every piece of the read is under way, so that it completes all the same.
-TEST(ExpertCache, ACancelThatComesTooLateToStopTheReadStillEndsTheWait) {
-  CachedStorage storage(8, 4, 2);
-  storage.source->hold_from(0);
-  std::thread user([&] { EXPECT_THROW(storage.use({0}), CancelledError); });
-  storage.source->wait_for_calls(2);
-  storage.cache.cancel();
-  storage.source->let_go();
-  user.join();
-  EXPECT_EQ(storage.binding.shown_count(), 0u);
-  storage.use({0});
-  EXPECT_TRUE(storage.shows({0}));
-}
-
-TEST(ExpertCache, ACallRightBehindCancelIsNotCancelled) {
-  CachedStorage storage(8, 2, 1);
-  storage.source->hold_from(0);
-  EXPECT_EQ(storage.cache.prefetch(Units{1, 2}), 2u);
-  storage.source->wait_for_calls(1);
-  storage.cache.cancel();  // a thread still reads unit 1
-  std::thread user([&] { storage.use({1, 2}); });
-  storage.source->let_go();
-  user.join();
-  EXPECT_TRUE(storage.shows({1, 2}));
-}
-
-// Units 5 and 6 are given up while a thread still writes to each of their slots, and only one of the two ends.
-TEST(ExpertCache, ASlotIsNotFilledWhileACancelledReadStillWritesToIt) {
-  CachedStorage storage(8, 2, 4);
-  storage.source->hold({0, 1, 2, 3});
-  EXPECT_EQ(storage.cache.prefetch(Units{5}), 1u);
-  storage.source->wait_for_calls(2);
-  EXPECT_EQ(storage.cache.prefetch(Units{6}), 1u);
-  storage.source->wait_for_calls(4);
-  storage.cache.cancel();
-  std::thread user([&] {
-    const ExpertCache::Lease lease = storage.cache.acquire(Units{1, 2});
-    EXPECT_TRUE(storage.shows({1, 2}));
-  });
-  storage.source->release(2);
-  storage.source->release(3);
-  while (storage.slots.free_count() == 0 && storage.reader.statistics().requests < 4) {
-    std::this_thread::yield();
-  }
-  static_cast<void>(storage.cache.statistics());  // the user has done what it could
-  EXPECT_EQ(storage.reader.statistics().requests, 2u);
-  storage.source->release(0);
-  storage.source->release(1);
-  user.join();
-}
-
-TEST(ExpertCache, CloseEndsWaitsHidesEverythingAndRefusesMore) {
-  CachedStorage storage(8, 4, 1);
-  const ExpertCache::Lease lease = storage.cache.acquire(Units{0});  // may outlive close()
-  storage.source->hold_from(storage.source->calls().size());
-  std::thread user([&] { EXPECT_THROW(storage.use({1, 2}), CancelledError); });
-  storage.source->wait_for_calls(3);
-  std::thread closer([&] { storage.cache.close(); });
-  while (storage.reader.statistics().cancelled == 0) {
-    std::this_thread::yield();
-  }
-  storage.source->let_go();
-  user.join();
-  closer.join();
-  EXPECT_EQ(storage.binding.shown_count(), 0u);
-  EXPECT_EQ(storage.slots.free_count(), 4u);
-  EXPECT_THROW(storage.use({0}), CancelledError);
-  EXPECT_THROW(storage.cache.prefetch(Units{0}), CancelledError);
-  storage.cache.close();
-}
-
-TEST(ExpertCache, WhatCannotBeShownIsNotHeld) {
-  CachedStorage storage(8, 2);
-  storage.binding.fail_binds(1);
-  EXPECT_THROW(storage.use({0, 1}), DeviceError);
-  EXPECT_EQ(storage.binding.shown_count(), 0u);
-  storage.use({0, 1});
-  EXPECT_TRUE(storage.shows({0, 1}));
-  EXPECT_EQ(storage.cache.statistics().loads, 2u);  // they had arrived
-}
-
-TEST(ExpertCache, WhatCannotBeHiddenKeepsItsSlot) {
-  CachedStorage storage(8, 2);
-  storage.use({0, 1});
-  storage.binding.fail_unbinds(1);
-  EXPECT_THROW(storage.use({2}), DeviceError);
-  EXPECT_TRUE(storage.shows({0, 1}));
-  storage.use({2});
-  EXPECT_TRUE(storage.shows({1, 2}));
-}
-
-TEST(ExpertCache, ASlotThatCannotBeHiddenAtTheEndIsLoggedAndNotGivenBack) {
-  testing::FakeStorage storage(4, 2);
-  const testing::CapturedLog captured;
-  {
-    ExpertCache cache(storage.loader, storage.slots, storage.binding, std::make_unique<LrfuPolicy>(4), storage.clock);
-    static_cast<void>(cache.acquire(Units{0, 1}));
-    storage.binding.fail_unbinds(1);
-  }
-  EXPECT_EQ(storage.slots.free_count(), 1u);
-  ASSERT_EQ(captured.records().size(), 1u);
-  EXPECT_EQ(captured.records().front().message, "Closing the expert cache: no mapping left");
 }
 
 /// Counts what it is told.
@@ -461,30 +287,6 @@ TEST(ExpertCache, StallIsTheTimeThatReadsTook) {
   storage.source->let_go();
   user.join();
   EXPECT_EQ(storage.cache.statistics().stall_ns, stall_ns + 1000);
-}
-
-// A call is under way in the parent, which the child must not wait for.
-TEST(ExpertCache, AForkedChildIsToldInsteadOfWaitingForEver) {
-  CachedStorage storage(4, 2, 1);
-  ExpertCache::Lease lease = storage.cache.acquire(Units{0});
-  storage.source->hold_from(storage.source->calls().size());
-  std::thread user([&] { storage.use({1}); });
-  storage.source->wait_for_calls(3);
-  const int status = testing::exit_status_of_child([&] {
-    bool told = false;
-    try {
-      storage.use({0});
-    } catch (const Error& error) {
-      told = std::string(error.what()).find("forked") != std::string::npos;
-    }
-    lease = ExpertCache::Lease();
-    storage.cache.cancel();
-    storage.cache.close();
-    return told ? 7 : 1;
-  });
-  EXPECT_EQ(status, 7);
-  storage.source->let_go();
-  user.join();
 }
 
 TEST(ExpertCache, RefusesUnknownUnitsUncounted) {

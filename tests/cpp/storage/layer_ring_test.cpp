@@ -26,9 +26,7 @@ struct RingStorage : testing::FakeStorage {
 
   ~RingStorage() {
     ring.reset();
-    EXPECT_EQ(binding.misuse_count(), 0);
-    EXPECT_EQ(binding.shown_count(), 0u);
-    EXPECT_EQ(slots.free_count(), slots.slot_count());
+    expect_everything_given_back();
   }
   RingStorage(const RingStorage&) = delete;
   RingStorage& operator=(const RingStorage&) = delete;

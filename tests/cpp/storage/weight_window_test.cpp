@@ -2,34 +2,17 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <fstream>
-#include <map>
-#include <memory>
+#include <cstring>
 #include <optional>
 #include <random>
-#include <string>
-#include <utility>
 #include <vector>
 
-#include "support/fake_clock.hpp"
-#include "support/fake_source.hpp"
-#include "support/file_mapping.hpp"
-#include "support/temporary_file.hpp"
-#include "support/weight_bytes.hpp"
-#include "tierpool/base/address.hpp"
-#include "tierpool/base/bytes.hpp"
+#include "support/weight_window_fixture.hpp"
 #include "tierpool/base/errors.hpp"
-#include "tierpool/device/host_device.hpp"
-#include "tierpool/device/host_pages.hpp"
-#include "tierpool/device/simulated_device.hpp"
-#include "tierpool/storage/mapping_count.hpp"
-#include "tierpool/storage/unit_layout.hpp"
-#include "tierpool/storage/unit_loader.hpp"
 
 namespace tierpool {
 namespace {
@@ -37,98 +20,7 @@ namespace {
 using testing::FakeSource;
 using testing::FileMapping;
 using testing::holds;
-
-constexpr std::uint64_t kFilePages = 120;
-constexpr std::uint32_t kUnits = 10;
-constexpr std::uint32_t kSlots = 4;
-
-/// Whether a read of this address succeeds, tried without being ended by it.
-bool is_readable(std::uint64_t address) {
-  int ends[2];
-  EXPECT_EQ(pipe(ends), 0);
-  const ssize_t written = write(ends[1], pointer_at(address), 1);
-  close(ends[0]);
-  close(ends[1]);
-  return written == 1;
-}
-
-/// Mappings of this process that overlap with the given range.
-std::uint64_t mappings_within(std::uint64_t address, std::uint64_t bytes) {
-  std::ifstream table("/proc/self/maps");
-  std::uint64_t count = 0;
-  for (std::string line; std::getline(table, line);) {
-    std::size_t digits = 0;
-    const std::uint64_t begin = std::stoull(line, &digits, 16);
-    const std::uint64_t end = std::stoull(line.substr(digits + 1), nullptr, 16);
-    count += begin < address + bytes && end > address ? 1 : 0;
-  }
-  return count;
-}
-
-/// Tensors of units and resident ones in turn, none of them a whole number of pages.
-class WeightWindowTest : public ::testing::Test {
- protected:
-  WeightWindowTest() {
-    std::vector<std::vector<Extent>> stretches(kUnits);
-    std::uint64_t offset = 700;
-    resident_bytes_.push_back({0, 0, offset});
-    for (std::uint64_t i = 0; i < 3 * kUnits; ++i) {
-      const std::uint64_t bytes = 3 * page_ + 32 * (i % 11);
-      stretches[i % kUnits].push_back({0, offset, bytes});
-      offset += bytes;
-      if (i % kUnits == kUnits - 1) {
-        resident_bytes_.push_back({0, offset, 2 * page_});
-        offset += 2 * page_;
-      }
-    }
-    layout_ = lay_out_units(stretches, resident_bytes_, page_);
-    units_ = std::make_unique<UnitTable>(layout_.units, page_);
-    slots_ = std::make_unique<SlotPool>(device_, budget_, units_->largest_unit_bytes(), kSlots, page_);
-    loader_ = std::make_unique<UnitLoader>(reader_, *units_, *slots_);
-  }
-
-  std::unique_ptr<WeightWindow> make_window(Uncovered uncovered) {
-    const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
-    return std::make_unique<WeightWindow>(*units_, *slots_, std::vector<WindowFile>{file}, layout_.copies(), uncovered);
-  }
-  void load(UnitId unit, SlotId slot) {
-    ASSERT_EQ(reader_.wait(loader_->load(unit, slot, ReadPriority::demand)), ReadOutcome::complete);
-  }
-  [[nodiscard]] bool shows_the_file() const { return holds(mapping_.address(), bytes_, 0, kFilePages * page_); }
-  [[nodiscard]] bool shows_the_file(const std::vector<Extent>& extents) const {
-    return std::all_of(extents.begin(), extents.end(), [&](const Extent& extent) {
-      return holds(mapping_.address() + extent.offset_bytes, bytes_, extent.offset_bytes, extent.size_bytes);
-    });
-  }
-  [[nodiscard]] std::vector<bool> readable_pages() const {
-    std::vector<bool> readable;
-    for (std::uint64_t page = 0; page < kFilePages; ++page) {
-      readable.push_back(is_readable(mapping_.address() + page * page_));
-    }
-    return readable;
-  }
-  void mark(const std::vector<Extent>& extents, std::vector<bool>& pages) const {
-    for (const Extent& extent : extents) {
-      std::fill_n(pages.begin() + static_cast<std::ptrdiff_t>(extent.offset_bytes / page_), extent.size_bytes / page_,
-                  true);
-    }
-  }
-
-  const std::uint64_t page_ = testing::system_page_bytes();
-  const std::vector<unsigned char> bytes_ = testing::random_bytes(kFilePages * page_ - 1234, 9);
-  const testing::TemporaryFile file_{bytes_};
-  const FileMapping mapping_{file_.path(), 0, kFilePages* page_};
-  const std::shared_ptr<FakeSource> source_ = std::make_shared<FakeSource>(bytes_);
-  testing::FakeClock clock_;
-  HostDevice device_{HostBacking::shared_memory};
-  MemoryBudget budget_{"host", kGiB};
-  std::vector<Extent> resident_bytes_;
-  UnitLayout layout_;
-  std::unique_ptr<UnitTable> units_;
-  std::unique_ptr<SlotPool> slots_;
-  DirectReader reader_{{source_}, {.threads = 2}, clock_};
-  std::unique_ptr<UnitLoader> loader_;
-};
+using WeightWindowTest = testing::WeightWindowTest;
 
 TEST_F(WeightWindowTest, ShowsTheFileAtEveryAddressWhateverIsLoaded) {
   const auto window = make_window(Uncovered::reads_file);
@@ -288,81 +180,6 @@ TEST_F(WeightWindowTest, LeavesTheMappingAsItWas) {
   EXPECT_TRUE(shows_the_file());
 }
 
-TEST_F(WeightWindowTest, MappingsThatGoGrowTogetherAgain) {
-  const auto window = make_window(Uncovered::reads_file);
-  const std::uint64_t before = host_mappings().used;
-  for (UnitId unit = 0; unit < kUnits; ++unit) {
-    window->bind(unit, unit % kSlots);
-  }
-  EXPECT_GT(host_mappings().used, before + kUnits);
-  for (UnitId unit = 0; unit < kUnits; ++unit) {
-    window->unbind(unit);
-  }
-  EXPECT_LE(host_mappings().used, before + 2);  // but for what the test itself maps meanwhile
-}
-
-/// Units of single pages: the first of each lies alone, the second between those of its neighbours.
-std::vector<std::vector<Extent>> scattered_units(std::uint64_t page) {
-  std::vector<std::vector<Extent>> units;
-  for (std::uint64_t i = 0; i < kUnits; ++i) {
-    units.push_back({{0, (3 * i + 1) * page, page}, {0, (60 + i) * page, page}});
-  }
-  return units;
-}
-
-TEST_F(WeightWindowTest, TakesNoMoreMappingsThanItCounts) {
-  const auto window = make_window(Uncovered::reads_file);
-  window->load_resident(layout_.resident, MemoryPurpose::resident_weights, reader_, budget_);
-  window->load_resident(layout_.edges, MemoryPurpose::edge_pages, reader_, budget_);
-  for (UnitId first = 0; first + kSlots <= kUnits; ++first) {
-    for (UnitId i = 0; i < kSlots; ++i) {
-      window->bind(first + i, i);
-    }
-    EXPECT_LE(mappings_within(mapping_.address(), kFilePages * page_), window->most_mappings());
-    EXPECT_GE(mappings_within(mapping_.address(), kFilePages * page_), window->most_mappings() * 9 / 10);
-    for (UnitId i = 0; i < kSlots; ++i) {
-      window->unbind(first + i);
-    }
-  }
-}
-
-TEST_F(WeightWindowTest, CountsEveryMappingOfUnitsThatLieAlone) {
-  const UnitTable units(scattered_units(page_), page_);
-  const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
-  WeightWindow window(units, *slots_, {file}, {}, Uncovered::reads_file);
-  EXPECT_EQ(window.most_mappings(), 1 + kSlots * 2 * 2);
-  EXPECT_EQ(mappings_within(mapping_.address(), kFilePages * page_), 1U);
-  for (SlotId slot = 0; slot < kSlots; ++slot) {
-    window.bind(2 * slot + 1, slot);
-  }
-  EXPECT_EQ(mappings_within(mapping_.address(), kFilePages * page_), window.most_mappings());
-}
-
-TEST_F(WeightWindowTest, AsManyMappingsAsAreLeftAreEnoughAndOneMoreIsRefused) {
-  const UnitTable units(scattered_units(page_), page_);
-  const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
-  constexpr std::uint64_t kNeeded = 1 + kSlots * 2 * 2;
-  const HostMappings enough{.used = 301, .limit = 300 + kNeeded + kSpareMappings};  // the file is mapped already
-  const auto make = [&](const SlotPool& slots, const HostMappings& mappings) {
-    const WeightWindow window(units, slots, {file}, {}, Uncovered::reads_file, mappings);
-    return window.most_mappings();
-  };
-  EXPECT_EQ(make(*slots_, enough), kNeeded);
-  const SlotPool one_more(device_, budget_, units_->largest_unit_bytes(), kSlots + 1, page_);
-  const HostMappings fewer{.used = 302, .limit = enough.limit};
-  const std::vector<std::pair<const SlotPool*, HostMappings>> refused{{&one_more, enough}, {slots_.get(), fewer}};
-  for (const auto& [slots, mappings] : refused) {
-    try {
-      make(*slots, mappings);
-      ADD_FAILURE() << "took mappings that are not there";
-    } catch (const BudgetError& error) {
-      EXPECT_NE(std::string(error.what()).find("raise the limit (sysctl vm.max_map_count) or use fewer slots"),
-                std::string::npos)
-          << error.what();
-    }
-  }
-}
-
 TEST_F(WeightWindowTest, APartOfAFileIsEnough) {
   const std::uint64_t offset = layout_.units[0].front().offset_bytes;
   const std::uint64_t bytes = kFilePages * page_ - offset;
@@ -378,66 +195,6 @@ TEST_F(WeightWindowTest, APartOfAFileIsEnough) {
   const WindowFile too_small{part.address() + page_, offset + page_, bytes - page_, part.file_descriptor()};
   EXPECT_THROW(WeightWindow(*units_, *slots_, {too_small}, {}, Uncovered::reads_file), ConfigError);
   EXPECT_THROW(WeightWindow(*units_, *slots_, {}, {}, Uncovered::reads_file), ConfigError);
-}
-
-/// Shared memory whose descriptor cannot be mapped for reading.
-class UnmappableDevice final : public Device {
- public:
-  [[nodiscard]] const std::string& name() const noexcept override { return device_.name(); }
-  [[nodiscard]] std::uint64_t total_bytes() const override { return device_.total_bytes(); }
-  [[nodiscard]] std::uint64_t free_bytes() const override { return device_.free_bytes(); }
-  [[nodiscard]] std::uint64_t granularity_bytes() const noexcept override { return device_.granularity_bytes(); }
-  [[nodiscard]] std::uint64_t max_alignment_bytes() const noexcept override { return device_.max_alignment_bytes(); }
-  [[nodiscard]] bool host_accessible() const noexcept override { return true; }
-  [[nodiscard]] bool commits_zeroed() const noexcept override { return true; }
-  [[nodiscard]] Reservation reserve(std::uint64_t bytes) override {
-    Reservation reservation = device_.reserve(bytes);
-    reservation.file_descriptor = open("/dev/null", O_WRONLY);
-    return reservation;
-  }
-  [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override {
-    return device_.commit(address, bytes);
-  }
-  [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override {
-    return device_.decommit(address, bytes);
-  }
-  void release(const Reservation& reservation) noexcept override { device_.release(reservation); }
-  [[nodiscard]] DirectAllocation allocate_direct(std::uint64_t bytes, std::uint64_t alignment) noexcept override {
-    return device_.allocate_direct(bytes, alignment);
-  }
-  void free_direct(std::uint64_t address, std::uint64_t bytes, std::uint64_t alignment) noexcept override {
-    device_.free_direct(address, bytes, alignment);
-  }
-  void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override {
-    device_.copy(destination, source, bytes);
-  }
-
- private:
-  HostDevice device_;
-};
-
-TEST_F(WeightWindowTest, ASlotThatCannotBeShownChangesNothing) {
-  UnmappableDevice unmappable;
-  const SlotPool slots(unmappable, budget_, units_->largest_unit_bytes(), 1, page_);
-  const WindowFile file{mapping_.address(), 0, kFilePages * page_, mapping_.file_descriptor()};
-  WeightWindow window(*units_, slots, {file}, {}, Uncovered::reads_file);
-  try {
-    window.bind(4, 0);
-    ADD_FAILURE() << "mapped what cannot be mapped";
-  } catch (const DeviceError& error) {
-    EXPECT_NE(std::string(error.what()).find("Cannot show unit 4: Permission denied"), std::string::npos)
-        << error.what();
-  }
-  EXPECT_TRUE(shows_the_file());
-  EXPECT_THROW(window.unbind(4), InvalidHandleError);
-}
-
-TEST_F(WeightWindowTest, RefusesSlotsThatCannotBeMappedASecondTime) {
-  SimulatedDevice simulated;
-  const SlotPool slots(simulated, budget_, units_->largest_unit_bytes(), 1, page_);
-  EXPECT_THROW(WeightWindow(*units_, slots, {}, {}, Uncovered::reads_file), ConfigError);
-  const SlotPool small(device_, budget_, page_, 1, page_);
-  EXPECT_THROW(WeightWindow(*units_, small, {}, {}, Uncovered::reads_file), ConfigError);
 }
 
 }  // namespace

@@ -24,9 +24,7 @@ struct CachedStorage : FakeStorage {
 
   ~CachedStorage() {
     cache.close();
-    EXPECT_EQ(binding.misuse_count(), 0);
-    EXPECT_EQ(binding.shown_count(), 0u);
-    EXPECT_EQ(slots.free_count(), slots.slot_count());
+    expect_everything_given_back();
   }
   CachedStorage(const CachedStorage&) = delete;
   CachedStorage& operator=(const CachedStorage&) = delete;

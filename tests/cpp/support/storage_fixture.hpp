@@ -112,6 +112,13 @@ struct FakeStorage {
     return units;
   }
 
+  /// Fails the test where slots were misused, or are still shown or taken.
+  void expect_everything_given_back() const {
+    EXPECT_EQ(binding.misuse_count(), 0);
+    EXPECT_EQ(binding.shown_count(), 0u);
+    EXPECT_EQ(slots.free_count(), slots.slot_count());
+  }
+
   const std::uint64_t page = system_page_bytes();
   FakeClock clock;
   std::shared_ptr<FakeSource> source;

@@ -21,10 +21,6 @@
 
 namespace tierpool::testing {
 
-inline constexpr std::uint32_t kLayers = 4;
-inline constexpr std::uint32_t kExperts = 6;
-inline constexpr std::size_t kUsed = 2;
-
 /// What the disk does to reads of weights while a model is used.
 struct Disk {
   static inline std::atomic<int> failing_reads{0};
@@ -69,8 +65,14 @@ struct Disk {
   }
 };
 
+/// A model of four layers with six experts each, in a file that is mapped, on a disk that a test may disturb.
 class StreamedModelTest : public ::testing::Test {
  protected:
+  using Disk = testing::Disk;
+  static constexpr std::uint32_t kLayers = 4;
+  static constexpr std::uint32_t kExperts = 6;
+  static constexpr std::size_t kUsed = 2;
+
   StreamedModelTest() {
     std::uint64_t offset = 0;
     const auto place = [&offset](std::uint64_t bytes) {

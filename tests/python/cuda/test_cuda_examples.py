@@ -24,7 +24,7 @@ def test_a_file_is_streamed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("allocator", ["tierpool", "torch"])
 def test_llama_decodes(allocator: str) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     command = [sys.executable, str(EXAMPLES / "cuda_llama_decode.py"), "--tokens", "4", "--prompt", "16"]
     done = subprocess.run(
         [*command, "--allocator", allocator], capture_output=True, text=True, timeout=300, check=False

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 
 def test_cupy(device_pool: MemoryPool) -> None:
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    cupy = pytest.importorskip("cupy", reason="needs CuPy: pip install 'tierpool[cupy]'")
     from tierpool.integrations.cupy import use
 
     with use(device_pool):
@@ -42,7 +42,7 @@ def test_cupy(device_pool: MemoryPool) -> None:
 
 
 def test_cupy_installed(run: Run) -> None:
-    pytest.importorskip("cupy", reason="CuPy is not installed")
+    pytest.importorskip("cupy", reason="needs CuPy: pip install 'tierpool[cupy]'")
     run(
         """
 import cupy, tierpool
@@ -75,7 +75,7 @@ if cupy.cuda.runtime.getDeviceCount() > 1:
 
 
 def test_numba_loads_the_plugin_by_itself(run: Run) -> None:
-    pytest.importorskip("numba.cuda", reason="Numba's CUDA target is not installed")
+    pytest.importorskip("numba.cuda", reason="needs Numba's CUDA target: pip install 'tierpool[numba]'")
     run(
         """
 import os
@@ -91,7 +91,7 @@ assert array.copy_to_host().sum() == 499500
 
 
 def test_numba(run: Run) -> None:
-    pytest.importorskip("numba.cuda", reason="Numba's CUDA target is not installed")
+    pytest.importorskip("numba.cuda", reason="needs Numba's CUDA target: pip install 'tierpool[numba]'")
     run(
         """
 import numpy, tierpool
@@ -111,7 +111,7 @@ assert pool.get_statistics().active_allocations == 0
 
 
 def test_triton(device_pool: MemoryPool) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("triton", reason="needs Triton: pip install 'tierpool[triton]'")
     from tierpool.integrations.triton import allocator, install
 
     install(device_pool)
@@ -123,8 +123,8 @@ def test_triton(device_pool: MemoryPool) -> None:
 
 
 def test_triton_kernel_scratch(tmp_path: Path) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("triton", reason="needs Triton: pip install 'tierpool[triton]'")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     script = tmp_path / "scratch.py"  # Triton reads a kernel's source
     script.write_text(
         """
@@ -157,7 +157,7 @@ print("scratch", statistics.total_allocations, statistics.active_allocations)
 
 
 def test_jax(device_pool: MemoryPool) -> None:
-    pytest.importorskip("jax", reason="JAX is not installed")
+    pytest.importorskip("jax", reason="needs JAX: pip install 'tierpool[jax]'")
     from tierpool.integrations.jax import array
 
     buffer = device_pool.allocate(4096)

@@ -12,28 +12,19 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-from streamed_runs import CONTEXT, least_budget, prompt_of
+from small_models import PROMPT, write_small
+from streamed_runs import CONTEXT, least_budget
 
-from make_model import write_model
-from model_shapes import ModelShape
 from tierpool import ReadError
 from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
 from tierpool.storage.gguf import read_model
 from tierpool.storage.planner import plan_model
 from tierpool.storage.profile import Profile
 
-PROMPT = prompt_of(37, 400)
-
-
-def write_small(folder: Path, architecture: str) -> Path:
-    path = folder / "model.gguf"
-    write_model(path, ModelShape(architecture, layers=4, vocabulary=400))
-    return path
-
 
 @pytest.fixture(params=["experts", "layers", "resident", "plain"])
 def engine(request: pytest.FixtureRequest, profile: Profile, tmp_path: Path) -> Iterator[LlamaEngine]:
-    path = write_small(tmp_path, "llama" if request.param == "layers" else "qwen3moe")
+    path = write_small(tmp_path / "model.gguf", "llama" if request.param == "layers" else "qwen3moe")
     if request.param == "plain":
         engine = load_plain(path, context=256, threads=1)
     else:
@@ -68,7 +59,7 @@ def test_a_file_that_is_cut_removed_or_written_to(engine: LlamaEngine) -> None:
 
 
 def test_a_resident_file_written_to_under_a_batch(tmp_path: Path) -> None:
-    path = write_small(tmp_path, "llama")
+    path = write_small(tmp_path / "model.gguf", "llama")
     engine = load_plain(path, context=256, threads=1)
     decode = engine._context.decode
 

@@ -1,11 +1,14 @@
-"""Engines that are interrupted while they load or compute, and what a load tells on the way."""
+"""Engines that are interrupted while they load or compute."""
 
 from __future__ import annotations
 
+import gc
+import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,68 +16,125 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-from streamed_runs import plan_share, shape_of
+from small_models import CONTEXT, PROMPT
 
-from make_model import write_model
 from tierpool import CancelledError
-from tierpool.storage.engine_llama import LlamaEngine, load_engine
-from tierpool.storage.gguf import read_model
+from tierpool.storage import engine_llama
+from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
+from tierpool.storage.engine_worker import _Call
 from tierpool.storage.plan import Plan
-from tierpool.storage.profile import Profile
-
-PROMPT = list(range(5, 42))
 
 
-@pytest.fixture(scope="module", params=["qwen3moe", "llama"])
-def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, profile: Profile) -> Plan:
-    path: Path = tmp_path_factory.mktemp("model") / "model.gguf"
-    write_model(path, shape_of(request.param))
-    return plan_share(read_model(path), profile, 0.2)
-
-
-@pytest.fixture
-def engine(plan: Plan) -> Iterator[LlamaEngine]:
-    engine = load_engine(plan)
-    yield engine
-    engine.close()
-
-
-def test_a_cancel_around_the_beginning_of_an_evaluation_is_not_lost(engine: LlamaEngine) -> None:
+def test_a_cancel_around_the_beginning_of_an_evaluation_is_not_lost(streamed: LlamaEngine) -> None:
     class JustAfter(threading.Event):
         """Looked at just before it is set and the engine told."""
 
         def is_set(self) -> bool:
-            engine.cancel()
+            streamed.cancel()
             return False
 
     just_before = threading.Event()
     just_before.set()
     for cancelled in (just_before, JustAfter()):
         with pytest.raises(CancelledError):
-            engine.evaluate(PROMPT, cancelled)
-        assert engine.position == 0
-    assert engine.get_counters().requested_bytes == 0
-    engine.evaluate(PROMPT, threading.Event())
+            streamed.evaluate(PROMPT, cancelled)
+        assert streamed.position == 0
+    assert streamed.get_counters().requested_bytes == 0
+    streamed.evaluate(PROMPT, threading.Event())
 
 
-def test_an_engine_loads_while_another_one_of_the_same_file_computes(plan: Plan, engine: LlamaEngine) -> None:
-    expected = engine.evaluate(PROMPT)
-    stop, rounds = threading.Event(), [0]
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """Raise what Ctrl-C raises once, when a function has done all it does."""
+    function = getattr(owner, name)
 
-    def compute() -> None:
-        while not stop.is_set():
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(owner, name, function)
+        function(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(_Call, "wait"), (_Call, "take"), (engine_llama, "read_metadata"), (LlamaEngine, "__init__")],
+)
+def test_a_load_that_ends_with_control_c_leaves_nothing(
+    streamed_plan: Plan, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    before = threading.enumerate()
+    interrupt_at(monkeypatch, owner, name)
+    with pytest.raises(KeyboardInterrupt):
+        load_engine(streamed_plan)
+    gc.collect()
+    assert streamed_plan.path not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert set(threading.enumerate()) <= set(before)
+    load_engine(streamed_plan).close()
+
+
+@contextmanager
+def cancelling(engine: LlamaEngine) -> Iterator[None]:
+    """Have another thread cancel again and again."""
+    stop = threading.Event()
+
+    def cancel() -> None:
+        while not stop.wait(0.0005):
+            engine.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def test_cancel_from_another_thread(moe: LlamaEngine) -> None:
+    expected = moe.evaluate(PROMPT)
+    moe.truncate(0)
+    cancelled = 0
+    with cancelling(moe):
+        for _ in range(50):
+            try:
+                moe.evaluate(PROMPT)
+            except CancelledError:
+                cancelled += 1
+                assert moe.position == 0
+            moe.truncate(0)
+    assert cancelled > 0
+    np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
+
+
+def test_a_plain_run_can_be_cancelled_too(models: Callable[[str], Path]) -> None:
+    engine = load_plain(models("llama"), context=CONTEXT, threads=1, n_ubatch=1)
+    engine.cancel()  # without an evaluation nothing happens
+    assert np.isfinite(engine.evaluate(PROMPT)).all()
+    engine.truncate(0)
+
+    def evaluate_until_cancelled() -> None:
+        while True:
+            engine.evaluate(PROMPT)
             engine.truncate(0)
-            np.testing.assert_array_equal(engine.evaluate(PROMPT), expected)
-            rounds[0] += 1
 
-    with ThreadPoolExecutor() as threads:
-        computing = threads.submit(compute)
+    with cancelling(engine), pytest.raises(CancelledError):
+        evaluate_until_cancelled()
+    assert engine.position == 0
+    engine.close()
+
+
+def test_control_c_ends_the_evaluation(moe: LlamaEngine) -> None:
+    expected = moe.evaluate(PROMPT)
+    interrupted = 0
+    for delay in (0.001, 0.002, 0.004):
+        moe.truncate(0)
+        timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
+        timer.start()
         try:
-            for _ in range(10):
-                other = load_engine(plan)
-                np.testing.assert_array_equal(other.evaluate(PROMPT), expected)
-                other.close()
-        finally:
-            stop.set()
-        computing.result(60)
-    assert rounds[0] > 0
+            for _ in range(1000):
+                moe.evaluate(PROMPT)
+                moe.truncate(0)
+        except KeyboardInterrupt:
+            interrupted += 1
+        timer.join()
+    assert interrupted == 3
+    moe.truncate(0)
+    np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import gc
 import logging
-import mmap
-import multiprocessing
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,77 +14,21 @@ import pytest
 pytest.importorskip("gguf", reason="needs the package gguf: pip install 'tierpool[test]'")
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: pip install 'tierpool[llama]'")
 
-from gguf import GGUFWriter
+from small_models import CONTEXT, PROMPT, VOCABULARY, plan_small
+from streamed_runs import generate, load_reference
 
 from make_model import write_model
-from model_shapes import HEAD_WIDTH, ModelShape
-from tierpool import BudgetError, CancelledError, ReadError, TierpoolError
+from model_shapes import ModelShape
+from tierpool import BudgetError, ReadError, TierpoolError
 from tierpool.storage.engine_llama import LlamaEngine, load_engine, load_plain
-from tierpool.storage.errors import ModelError, PlanError
+from tierpool.storage.errors import ModelError
 from tierpool.storage.gguf import read_model
 from tierpool.storage.llama_library import llama_library
-from tierpool.storage.llama_settings import LlamaSettings
 from tierpool.storage.llama_threads import ThreadPool, uses_openmp
 from tierpool.storage.llama_weights import ResidentWeights, StreamedWeights
 from tierpool.storage.plan import Plan
 from tierpool.storage.planner import plan_model
 from tierpool.storage.profile import Profile
-from tierpool.storage.request import MAPPINGS_KEPT
-
-CONTEXT = 256
-VOCABULARY = 400
-PROMPT = np.random.default_rng(1).integers(3, VOCABULARY, 37).tolist()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Small models by architecture, each written once."""
-    folder = tmp_path_factory.mktemp("models")
-
-    def write(architecture: str) -> Path:
-        path = folder / f"{architecture}.gguf"
-        if not path.exists():
-            write_model(path, ModelShape(architecture, layers=4, vocabulary=VOCABULARY))
-        return path
-
-    return write
-
-
-def plan_for(path: Path, profile: Profile, share: float) -> Plan:
-    """A plan with the least memory and `share` of the weights more."""
-    model = read_model(path)
-    with pytest.raises(PlanError) as refused:
-        plan_model(model, profile, 1 << 20, context=CONTEXT, threads=1)
-    budget = refused.value.needed + round(share * model.weight_bytes)
-    return plan_model(model, profile, budget, context=CONTEXT, threads=1)
-
-
-def plain_like(plan: Plan) -> LlamaEngine:
-    settings = dataclasses.asdict(LlamaSettings.of_plan(plan))
-    return load_plain(plan.path, **settings)
-
-
-def generate(engine: LlamaEngine, count: int) -> np.ndarray:
-    """Logits of the prompt and of `count` greedy tokens."""
-    logits = [engine.evaluate(PROMPT)]
-    for _ in range(count):
-        logits.append(engine.evaluate([int(logits[-1].argmax())]))
-    return np.stack(logits)
-
-
-@pytest.fixture
-def moe_plan(models: Callable[[str], Path], profile: Profile, tmp_path: Path) -> Plan:
-    """Experts with few slots, in a file of its own that a test may harm."""
-    path = tmp_path / "model.gguf"
-    path.write_bytes(models("qwen3moe").read_bytes())
-    return plan_for(path, profile, 0.0)
-
-
-@pytest.fixture
-def moe(moe_plan: Plan) -> Iterator[LlamaEngine]:
-    engine = load_engine(moe_plan)
-    yield engine
-    engine.close()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
@@ -98,13 +36,13 @@ def moe(moe_plan: Plan) -> Iterator[LlamaEngine]:
 def test_streamed_logits_are_those_of_a_plain_run(
     models: Callable[[str], Path], profile: Profile, architecture: str, share: float
 ) -> None:
-    plan = plan_for(models(architecture), profile, share)
+    plan = plan_small(models(architecture), profile, share)
     assert plan.mode == ("experts" if architecture == "qwen3moe" else "layers")
-    plain = plain_like(plan)
-    expected = generate(plain, 30)
+    plain = load_reference(plan)
+    expected = generate(plain, PROMPT, 31)
     plain.close()
     streamed = load_engine(plan, strict=True)  # anything read that is not in memory would end the process
-    np.testing.assert_array_equal(generate(streamed, 30), expected)
+    np.testing.assert_array_equal(generate(streamed, PROMPT, 31), expected)
     counters = streamed.get_counters()
     streamed.close()
     assert (counters.read_bytes > 0) == (plan.estimate.read_bytes > 0)  # what a ring holds as a whole is only loaded
@@ -210,59 +148,6 @@ def test_a_budget_that_is_too_small(moe_plan: Plan) -> None:
     load_engine(moe_plan).close()  # nothing stayed behind
 
 
-@pytest.fixture
-def whole_pages_plan(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Many experts of two pages each, so that every slot takes mappings, of which there are not enough for all."""
-
-    def aligned_writer(*arguments: Any, **settings: Any) -> GGUFWriter:
-        writer = GGUFWriter(*arguments, **settings)
-        writer.add_custom_alignment(mmap.PAGESIZE)
-        return writer
-
-    monkeypatch.setattr("make_model.ALIGNMENT", mmap.PAGESIZE)
-    monkeypatch.setattr("make_model.GGUFWriter", aligned_writer)
-    path = tmp_path / "pages.gguf"
-    feed_forward = 2 * mmap.PAGESIZE // 2 // HEAD_WIDTH
-    shape = ModelShape("qwen3moe", "F16", heads=1, feed_forward=feed_forward, experts=64, vocabulary=VOCABULARY)
-    write_model(path, shape)
-    bounded = dataclasses.replace(profile, limits=dataclasses.replace(profile.limits, max_mappings=MAPPINGS_KEPT + 300))
-    plan = plan_for(path, bounded, 0.9)
-    assert any("vm.max_map_count is the bound" in reason for reason in plan.reasons)
-    return plan
-
-
-def test_a_plan_bound_by_mappings_is_loaded_and_one_slot_more_is_refused(whole_pages_plan: Plan) -> None:
-    assert 290 < whole_pages_plan.mappings <= 300
-    engine = load_engine(whole_pages_plan, strict=True)
-    plain = plain_like(whole_pages_plan)
-    np.testing.assert_array_equal(generate(engine, 10), generate(plain, 10))
-    engine.close()
-    plain.close()
-    with pytest.raises(BudgetError, match=f"only {whole_pages_plan.mappings} are planned: use fewer slots"):
-        load_engine(dataclasses.replace(whole_pages_plan, slots=whole_pages_plan.slots + 1))
-
-
-def count_mappings() -> int:
-    return len(Path("/proc/self/maps").read_text().splitlines())
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_a_model_of_many_experts_takes_the_mappings_that_are_planned(
-    profile: Profile, tmp_path: Path, share: float
-) -> None:
-    path = tmp_path / "many.gguf"
-    write_model(path, ModelShape("qwen3moe", layers=6, heads=3, experts=256, vocabulary=VOCABULARY))
-    plan = plan_for(path, profile, share)
-    assert plan.mappings > 5000
-    before = count_mappings()
-    engine = load_engine(plan)
-    for begin in range(0, len(PROMPT), plan.n_ubatch):
-        engine.evaluate(PROMPT[begin : begin + plan.n_ubatch])
-        # Threads and buffers have some too.
-        assert 0.95 * plan.mappings < count_mappings() - before < plan.mappings + 200
-    engine.close()
-
-
 def test_more_experts_than_slots(moe_plan: Plan) -> None:
     engine = load_engine(dataclasses.replace(moe_plan, n_ubatch=32))
     with pytest.raises(BudgetError, match="smaller batches"):
@@ -277,131 +162,6 @@ def test_stop_nodes_that_do_not_appear(moe_plan: Plan) -> None:
     with pytest.raises(TierpoolError, match="run it in memory"):
         engine.evaluate(PROMPT)
     engine.close()
-
-
-def test_cancel_from_another_thread(moe: LlamaEngine) -> None:
-    expected = moe.evaluate(PROMPT)
-    moe.truncate(0)
-    stop = threading.Event()
-
-    def cancel_again_and_again() -> None:
-        while not stop.wait(0.0005):
-            moe.cancel()
-
-    thread = threading.Thread(target=cancel_again_and_again)
-    thread.start()
-    cancelled = 0
-    for _ in range(50):
-        try:
-            moe.evaluate(PROMPT)
-        except CancelledError:
-            cancelled += 1
-            assert moe.position == 0
-        moe.truncate(0)
-    stop.set()
-    thread.join()
-    assert cancelled > 0
-    np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
-
-
-def test_a_plain_run_can_be_cancelled_too(models: Callable[[str], Path]) -> None:
-    engine = load_plain(models("llama"), context=CONTEXT, threads=1, n_ubatch=1)
-    engine.cancel()  # without an evaluation nothing happens
-    assert np.isfinite(engine.evaluate(PROMPT)).all()
-    engine.truncate(0)
-    stop = threading.Event()
-
-    def cancel_again_and_again() -> None:
-        while not stop.wait(0.0005):
-            engine.cancel()
-
-    def evaluate_until_cancelled() -> None:
-        while True:
-            engine.evaluate(PROMPT)
-            engine.truncate(0)
-
-    thread = threading.Thread(target=cancel_again_and_again)
-    thread.start()
-    with pytest.raises(CancelledError):
-        evaluate_until_cancelled()
-    stop.set()
-    thread.join()
-    assert engine.position == 0
-    engine.close()
-
-
-def test_control_c_ends_the_evaluation(moe: LlamaEngine) -> None:
-    expected = moe.evaluate(PROMPT)
-    interrupted = 0
-    for delay in (0.001, 0.002, 0.004):
-        moe.truncate(0)
-        timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
-        timer.start()
-        try:
-            for _ in range(1000):
-                moe.evaluate(PROMPT)
-                moe.truncate(0)
-        except KeyboardInterrupt:
-            interrupted += 1
-        timer.join()
-    assert interrupted == 3
-    moe.truncate(0)
-    np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
-
-
-def test_two_engines_of_one_file_at_once(moe_plan: Plan) -> None:
-    first, second = load_engine(moe_plan, strict=True), load_engine(moe_plan, strict=True)
-    np.testing.assert_array_equal(first.evaluate(PROMPT), second.evaluate(PROMPT))
-    first.close()
-    second.evaluate([5])
-    second.close()
-
-
-def test_closed(moe_plan: Plan) -> None:
-    engine = load_engine(moe_plan)
-    engine.evaluate(PROMPT)
-    misses = engine.get_counters().misses
-    engine.close()
-    engine.close()
-    engine.cancel()
-    assert engine.get_counters().misses == misses
-    with pytest.raises(TierpoolError, match="closed"):
-        engine.evaluate(PROMPT)
-    with pytest.raises(TierpoolError, match="closed"):
-        engine.tokenize("w1", add_special=True, parse_special=False)
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-    assert moe_plan.path not in maps
-
-
-def test_an_engine_that_is_forgotten_is_closed(moe_plan: Plan) -> None:
-    load_engine(moe_plan).evaluate(PROMPT)
-    gc.collect()
-    assert moe_plan.path not in Path("/proc/self/maps").read_text(encoding="utf-8")
-
-
-def _evaluate_in_child(engine: LlamaEngine, answers: multiprocessing.SimpleQueue[str]) -> None:
-    for call in (lambda: engine.evaluate(PROMPT), engine.get_counters, engine.get_layer_counters):
-        try:
-            call()
-            answers.put("it works")
-        except TierpoolError as error:
-            answers.put(str(error))
-    engine.close()
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_refused_and_leaves_the_parent_alone(moe: LlamaEngine) -> None:
-    expected = moe.evaluate(PROMPT)
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-    child = context.Process(target=_evaluate_in_child, args=(moe, answers))
-    child.start()
-    child.join(30)
-    assert child.exitcode == 0
-    for _ in range(3):
-        assert "forked child" in answers.get()
-    moe.truncate(0)
-    np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)
 
 
 def test_llama_cpp_writes_into_our_log(models: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:

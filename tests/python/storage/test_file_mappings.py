@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tierpool import TierpoolError
-from tierpool.storage.file_mappings import FileMapping, MappingWatch
+from tierpool.storage.file_mappings import FileMapping, MappingWatch, load_mapped
 
 PAGE = mmap.PAGESIZE
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists a process's mappings")
 
 
 @pytest.fixture
@@ -33,6 +36,7 @@ def write_table(root: Path, path: Path, *pieces: tuple[int, int, int], path_only
     table.write_text("\n".join(lines), encoding="utf-8")
 
 
+@only_linux
 def test_a_real_mapping(model: Path) -> None:
     with model.open("rb") as file, mmap.mmap(file.fileno(), PAGE, prot=mmap.PROT_READ):
         watch = MappingWatch()
@@ -82,6 +86,7 @@ def test_a_mapping_where_another_file_was_before_is_new(tmp_path: Path, model: P
     assert watch.new_mapping(str(model)) == FileMapping(0x20000, 0, 0x20000)
 
 
+@only_linux
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_mapping_of_what_was_there_before_is_none(model: Path, replaced: bool) -> None:
     watch = MappingWatch()
@@ -97,6 +102,58 @@ def test_a_mapping_of_what_was_there_before_is_none(model: Path, replaced: bool)
             model = Path(f"{model} (deleted)")  # listed as the removed file is
         with pytest.raises(TierpoolError, match="mapped it 0 times"):
             watch.new_mapping(str(model))
+
+
+class Loads:
+    """Loads one after the other, each with its mapping; a number of others go just before each."""
+
+    def __init__(self, root: Path, path: Path, others: list[int], closings: list[int]) -> None:
+        self._root = root
+        self._path = path
+        self._mapped = others
+        self._closings = closings
+        self.open = 0
+        self.loads = 0
+        self._write()
+
+    def __call__(self) -> Loads:
+        for _ in range(self._closings[self.loads]):
+            self._mapped.pop(0)
+        self.loads += 1
+        self.open += 1
+        # Where the system has room: as near to the beginning as it can be.
+        self._address = next(address for address in range(0x20000, 0x90000, 0x10000) if address not in self._mapped)
+        self._mapped.append(self._address)
+        self._write()
+        return self
+
+    def close(self) -> None:
+        self.open -= 1
+        self._mapped.remove(self._address)
+        self._write()
+
+    def _write(self) -> None:
+        write_table(self._root, self._path, *((address, address + 0x10000, 0) for address in self._mapped))
+
+
+@pytest.mark.parametrize(("closings", "address"), [([0], 0x40000), ([1, 0], 0x30000), ([1, 1, 0], 0x20000)])
+def test_a_mapping_in_the_place_of_one_that_went_meanwhile_is_made_again(
+    tmp_path: Path, model: Path, closings: list[int], address: int
+) -> None:
+    load = Loads(tmp_path, model, [0x30000, 0x20000], closings)
+    loaded, mappings = load_mapped(load, [str(model)], tmp_path)
+    assert loaded is load
+    assert mappings == {str(model): FileMapping(address, 0, 0x10000)}
+    assert (load.loads, load.open) == (len(closings), 1)
+
+
+def test_what_is_not_mapped_is_closed_and_not_loaded_again(tmp_path: Path, model: Path) -> None:
+    other = model.with_name("other")
+    other.write_bytes(b"y" * PAGE)
+    load = Loads(tmp_path, other, [0x20000], [1])
+    with pytest.raises(TierpoolError, match="mapped it 0 times"):
+        load_mapped(load, [str(model)], tmp_path)
+    assert (load.loads, load.open) == (1, 0)
 
 
 def test_a_system_without_a_list(tmp_path: Path) -> None:

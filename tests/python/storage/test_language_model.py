@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 
 import pytest
-from fake_engine import BEGIN, UNIT_BYTES, FakeEngine
+from fake_engine import BEGIN, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tierpool import TierpoolError
-from tierpool.storage import LanguageModel, ModelBusyError, ModelClosedError, ModelError, load
-from tierpool.storage.generation import Generation
-from tierpool.storage.model_statistics import StatisticsGatherer
+from tierpool.storage import LanguageModel, ModelBusyError, ModelError, load
 
 
 class TestGenerate:
@@ -131,90 +126,6 @@ class TestOneAtATime:
         assert engine.closes == 1
 
 
-def _interrupted(engine: FakeEngine, act: Callable[[], None]) -> None:
-    """Have `act` called by another thread in the middle of the second evaluation, which waits for its effect."""
-
-    def in_evaluation(count: int) -> None:
-        if count == 2:
-            thread = threading.Thread(target=act)
-            thread.start()
-            assert engine._cancelled.wait(30)
-
-    engine.before_evaluation = in_evaluation
-
-
-class TestCancel:
-    def test_before_anything_was_computed(self) -> None:
-        engine = FakeEngine(b"abc")
-        model = LanguageModel(engine)
-        generation = model.generate("x", temperature=0)
-        generation.cancel()
-        assert list(generation) == []
-        assert generation.finish_reason == "cancelled"
-        assert engine.evaluated == []
-        assert "".join(model.generate("x", temperature=0)) == "abc"
-
-    @pytest.mark.parametrize("evaluations", [0, 1])
-    def test_just_before_the_engine_forgets_earlier_ones(self, evaluations: int) -> None:
-        engine = FakeEngine(b"abc")
-        generation = LanguageModel(engine).generate("x", temperature=0)
-        pieces = [next(generation) for _ in range(evaluations)]
-        engine.before_cancels_are_forgotten = generation.cancel
-        assert list(generation) == []
-        assert generation.finish_reason == "cancelled"
-        assert (len(pieces), len(engine.evaluated)) == (evaluations, evaluations)
-
-    def test_between_tokens(self) -> None:
-        engine = FakeEngine(b"abc")
-        generation = LanguageModel(engine).generate("x", temperature=0)
-        next(generation)
-        generation.cancel()
-        assert list(generation) == []
-        assert generation.finish_reason == "cancelled"
-        assert len(engine.evaluated) == 1
-
-    def test_while_a_token_is_computed(self) -> None:
-        engine = FakeEngine(b"abc")
-        model = LanguageModel(engine)
-        generation = model.generate("x", temperature=0)
-        _interrupted(engine, generation.cancel)
-        assert list(generation) == ["a"]
-        assert generation.finish_reason == "cancelled"
-        engine.before_evaluation = lambda _count: None
-        assert "".join(model.generate("x", temperature=0)) == "abc"
-
-    def test_closing_the_model_while_a_token_is_computed(self) -> None:
-        engine = FakeEngine(b"abc")
-        model = LanguageModel(engine)
-        generation = model.generate("x", temperature=0)
-        _interrupted(engine, model.close)
-        assert list(generation) == ["a"]
-        while not engine.closes:  # the other thread closes the engine once this generation has ended
-            threading.Event().wait(0.01)
-        assert engine.closes == 1
-
-    def test_after_its_end_it_changes_nothing(self) -> None:
-        generation = LanguageModel(FakeEngine(b"")).generate("x", temperature=0)
-        assert list(generation) == []
-        generation.cancel()
-        generation.close()
-        assert generation.finish_reason == "stop"
-
-    def test_ctrl_c_ends_it_and_goes_on(self) -> None:
-        engine = FakeEngine(b"abc")
-
-        def interrupt(count: int) -> None:
-            if count == 2:
-                raise KeyboardInterrupt
-
-        engine.before_evaluation = interrupt
-        generation = LanguageModel(engine).generate("x", temperature=0)
-        assert next(generation) == "a"
-        with pytest.raises(KeyboardInterrupt):
-            next(generation)
-        assert generation.finish_reason == "cancelled"
-
-
 class TestFailure:
     def test_it_is_raised_and_the_model_goes_on(self) -> None:
         engine = FakeEngine(b"abc")
@@ -234,133 +145,6 @@ class TestFailure:
         assert model.get_statistics().generation.tokens == 0
         engine.before_evaluation = lambda _count: None
         assert "".join(model.generate("x", temperature=0)) == "abc"
-
-
-class TestClose:
-    def test_it_is_closed_once(self) -> None:
-        engine = FakeEngine(b"abc")
-        with LanguageModel(engine) as model:
-            generation = model.generate("x", temperature=0)
-            next(generation)
-        model.close()
-        assert (engine.closes, generation.finish_reason, model.closed) == (1, "cancelled", True)
-        assert list(generation) == []
-        assert "closed" in repr(model)
-
-    def test_a_closed_model_says_so(self) -> None:
-        model = LanguageModel(FakeEngine(b"abc"))
-        model.close()
-        uses = (model.get_statistics, model.get_layer_statistics)
-        for use in (lambda: model.generate("x"), lambda: model.chat([{"role": "user", "content": "x"}]), *uses):
-            with pytest.raises(ModelClosedError, match=r"fake\.gguf is closed: load it again"):
-                use()
-
-    def test_a_dropped_model_is_closed(self) -> None:
-        engine = FakeEngine()
-        LanguageModel(engine)
-        gc.collect()
-        assert engine.closes == 1
-
-
-def _use_in_child(model: LanguageModel, generation: Generation, answers: multiprocessing.SimpleQueue[str]) -> None:
-    uses: tuple[Callable[[], object], ...] = (
-        lambda: next(generation),
-        lambda: model.generate("x"),
-        lambda: model.chat([{"role": "user", "content": "x"}]),
-        model.get_statistics,
-        model.get_layer_statistics,
-    )
-    for use in uses:
-        try:
-            use()
-            answers.put("it works")
-        except TierpoolError as error:
-            answers.put(str(error))
-    generation.close()
-    model.close()
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_forked_while_a_thread_generates_and_closes_neither_waits_nor_works() -> None:
-    engine = FakeEngine(b"abc")
-    model = LanguageModel(engine)
-    generation = model.generate("x", temperature=0)
-    computing, forked = threading.Event(), threading.Event()
-
-    def in_evaluation(_count: int) -> None:
-        computing.set()
-        assert forked.wait(30)
-
-    engine.before_evaluation = in_evaluation
-    pieces: list[str] = []
-    thread = threading.Thread(target=lambda: pieces.extend(generation))
-    thread.start()
-    assert computing.wait(30)
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-    child = context.Process(target=_use_in_child, args=(model, generation, answers))
-    with model._lock:  # as if another thread was about to close it
-        child.start()
-    child.join(20)
-    waits = child.is_alive()
-    child.kill()
-    forked.set()
-    thread.join(30)
-    assert not waits
-    for _ in range(5):
-        assert "forked child" in answers.get()
-    assert pieces == ["a", "b", "c"]
-    assert engine.closes == 0
-
-
-class TestStatistics:
-    def test_prompts_and_what_was_generated_are_apart(self) -> None:
-        model = LanguageModel(FakeEngine(b"abc"))
-        for _ in range(2):
-            list(model.generate([1] * 10, temperature=0))
-        statistics = model.get_statistics()
-        prompt, generation = statistics.prompt, statistics.generation
-        assert (prompt.tokens, generation.tokens) == (20, 6)
-        assert (prompt.misses, generation.misses) == (20, 6)
-        assert generation.requested_bytes == generation.reused_bytes + generation.read_bytes == 24 * UNIT_BYTES
-        assert generation.hit_rate == 0.75
-        assert generation.bytes_per_token == UNIT_BYTES
-        assert generation.stall_ms == 6
-        assert generation.read_gb_per_second == pytest.approx(UNIT_BYTES / 2e6)
-        assert generation.seconds > 0
-        assert generation.tokens_per_second == generation.tokens / generation.seconds
-        assert statistics.loaded_bytes == 77
-
-    def test_reading_between_tokens_takes_time_too(self) -> None:
-        """A ring reads on while a token is chosen; its bytes count with the token that waits for them."""
-        engine = FakeEngine()
-        gatherer = StatisticsGatherer(engine)
-        for _ in range(4):
-            engine.read_between_tokens(read_busy_ns=8_000_000)
-            with gatherer.measure("generation", 1):
-                engine.evaluate([1])
-        generation = gatherer.phase("generation")
-        assert (generation.read_bytes, generation.read_busy_ms) == (4 * UNIT_BYTES, 4 * (8 + 2))
-        assert generation.read_gb_per_second == pytest.approx(UNIT_BYTES / 10e6)
-
-    def test_memory_is_the_kernels_and_the_budget_the_plans(self) -> None:
-        statistics = LanguageModel(FakeEngine()).get_statistics()
-        assert statistics.budget_bytes == 1 << 30
-        assert statistics.peak_bytes >= statistics.anonymous_bytes + statistics.shared_bytes
-        if sys.platform == "linux":
-            assert statistics.anonymous_bytes > 1 << 20
-
-    def test_before_anything_rates_are_zero(self) -> None:
-        values = LanguageModel(FakeEngine()).get_statistics().to_dict()
-        for phase in ("prompt", "generation"):
-            assert set(values[phase].values()) == {0}
-        assert set(values["generation"]) > {"tokens_per_second", "hit_rate", "bytes_per_token", "read_gb_per_second"}
-
-    def test_layers(self) -> None:
-        model = LanguageModel(FakeEngine(b"a"))
-        list(model.generate([1], temperature=0))
-        (layer,) = model.get_layer_statistics()
-        assert (layer.hits, layer.misses, layer.read_bytes, layer.stall_ms) == (6, 2, 2 * UNIT_BYTES, 2.0)
 
 
 class TestChat:

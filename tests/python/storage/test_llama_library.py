@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +55,45 @@ def test_functions_that_the_package_does_not_declare() -> None:
     assert function_address(library, "ggml_get_name") > 0
     with pytest.raises(ImportError, match="ggml_no_such_thing"):
         function_address(library, "ggml_no_such_thing")
+
+
+PACKAGE = """
+from . import llama_cpp
+llama_cpp.is_half_imported.set()
+llama_cpp.is_used.wait(1)  # by a thread that does not wait for this import
+llama_cpp.llama_log_set("the package's", None)
+"""
+LIBRARY = """
+import threading
+is_half_imported, is_used, log_callbacks = threading.Event(), threading.Event(), []
+def llama_log_callback(function): return function
+def llama_log_set(callback, _data): log_callbacks.append(callback)
+def llama_backend_init(): pass
+"""
+
+
+def test_the_log_is_ours_when_two_threads_import_the_package_at_once(tmp_path: Path) -> None:
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    (package / "__init__.py").write_text(PACKAGE)
+    (package / "llama_cpp.py").write_text(LIBRARY)
+    code = """
+import sys, threading
+from tierpool.storage import llama_library as library_module
+library_module.version = lambda _: "0.3.36"
+first = threading.Thread(target=library_module.llama_library)
+first.start()
+while not hasattr(sys.modules.get("llama_cpp.llama_cpp"), "llama_backend_init"):
+    pass
+library = sys.modules["llama_cpp.llama_cpp"]
+library.is_half_imported.wait()
+library_module.llama_library()
+library.is_used.set()
+print(library.log_callbacks.index("the package's"), callable(library.log_callbacks[-1]))
+first.join()
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "0 True\n"), done.stderr

@@ -36,11 +36,12 @@ def generate(path: Path) -> tuple[list[int], np.ndarray]:
     return found, logits
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "tied"),
+    # gpt-oss always has an output of its own.
+    [(name, tied) for name in ARCHITECTURES for tied in (False, True) if not (tied and name == "gpt-oss")],
+)
 def test_architectures(tmp_path: Path, architecture: str, tied: bool) -> None:
-    if tied and architecture == "gpt-oss":
-        pytest.skip("gpt-oss always has an output of its own")
     shape = ModelShape(architecture, layers=3, vocabulary=400, tied=tied)
     paths = write_model(tmp_path / "model.gguf", shape, shards=2)
     tokens, logits = generate(paths[0])

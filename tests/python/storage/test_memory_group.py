@@ -209,22 +209,14 @@ def test_an_interruption_leaves_no_group(tmp_path: Path, mount: Mount, monkeypat
     assert groups_in(kernel.own) == []
 
 
-@pytest.fixture
-def real_group() -> Callable[[int], MemoryGroup]:
-    try:
-        MemoryGroup(64 * MIB).remove()
-    except MemoryGroupError as error:
-        pytest.skip(f"NOT TESTED: {error}")
-    return MemoryGroup
-
-
 def _allocate(group: MemoryGroup, size_bytes: int) -> int:
     command = group.command([sys.executable, "-c", f"print(len(bytearray({size_bytes})))"])
     return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode
 
 
-def test_the_kernel_enforces_it(real_group: Callable[[int], MemoryGroup]) -> None:
-    with real_group(64 * MIB) as group:
+@pytest.mark.usefixtures("_memory_groups")
+def test_the_kernel_enforces_it() -> None:
+    with MemoryGroup(64 * MIB) as group:
         assert _allocate(group, 8 * MIB) == 0
         assert group.kills == 0
         assert _allocate(group, 512 * MIB) == -signal.SIGKILL
@@ -233,8 +225,9 @@ def test_the_kernel_enforces_it(real_group: Callable[[int], MemoryGroup]) -> Non
     assert not group.folder.exists()
 
 
-def test_what_still_runs_in_it_is_killed(real_group: Callable[[int], MemoryGroup]) -> None:
-    group = real_group(64 * MIB)
+@pytest.mark.usefixtures("_memory_groups")
+def test_what_still_runs_in_it_is_killed() -> None:
+    group = MemoryGroup(64 * MIB)
     command = group.command([sys.executable, "-c", "print('in', flush=True); import time; time.sleep(99)"])
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None

@@ -27,9 +27,6 @@ def limit(group: Path, size_bytes: int) -> None:
     for name in ("memory.limit_in_bytes", "memory.max"):
         if (group / name).exists():
             (group / name).write_text(str(size_bytes))
-    for name, value in (("memory.swappiness", "0"), ("memory.swap.max", "0")):
-        if (group / name).exists():
-            (group / name).write_text(value)
 
 
 def held_bytes() -> int:
