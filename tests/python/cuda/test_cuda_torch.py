@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 
 def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     buffer = device_pool.allocate(4096)
     tensor = torch.from_dlpack(buffer).view(torch.float32)
     tensor.fill_(1.5)
@@ -36,7 +36,7 @@ def test_torch_imports_a_buffer(device_pool: MemoryPool) -> None:
 
 
 def test_torch_pinned_staging(make_device_pool: MakePool, busy: Any) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     from tierpool.integrations.torch import pinned_empty, release
 
     pool = make_device_pool(device="pinned", heap_size_mb=1, on_exhaustion="raise")  # for one batch
@@ -64,7 +64,7 @@ def test_torch_pinned_staging(make_device_pool: MakePool, busy: Any) -> None:
 
 
 def test_torch_stages_batch_after_batch(make_device_pool: MakePool, busy: Any) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     from tierpool.integrations.torch import pinned_empty, release
 
     pool = make_device_pool(device="pinned", heap_size_mb=2, on_exhaustion="raise")  # for two batches
@@ -88,7 +88,7 @@ def test_torch_stages_batch_after_batch(make_device_pool: MakePool, busy: Any) -
 
 
 def test_torch_pageable_staging(pool: MemoryPool) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     from tierpool.integrations.torch import pinned_empty, release
 
     batch = pinned_empty((64, 1024), torch.float32, pool).fill_(2)
@@ -112,7 +112,7 @@ install(pool)
 
 
 def test_torch_installed(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     printed = run(
         INSTALL.format(settings="")
         + """
@@ -132,7 +132,7 @@ print(pool.get_statistics().total_allocations > 5)
 
 
 def test_torch_installed_keeps_memory_for_a_recorded_stream(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         INSTALL.format(settings="")
         + """
@@ -161,7 +161,7 @@ assert total.item() == 3 << 20
 
 
 def test_torch_installed_says_when_memory_is_out(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     printed = run(
         INSTALL.format(settings="on_exhaustion='raise'")
         + """
@@ -184,7 +184,7 @@ print(torch.ones(8, device="cuda").sum().item())
 
 
 def test_torch_installed_empties_the_pool_and_refuses_a_fraction(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         INSTALL.format(settings="")
         + """
@@ -208,7 +208,7 @@ assert torch.ones(8, device="cuda").sum().item() == 8
 
 
 def test_torch_installed_captures_what_allocates_nothing_and_refuses_the_rest(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         INSTALL.format(settings="")
         + """
@@ -232,7 +232,7 @@ assert (x + x).sum().item() == 8 << 20
 
 
 def test_torch_installed_on_two_gpus(run: Run) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     if torch.cuda.device_count() < 2:
         pytest.skip("ONE GPU HERE: a second install() is tested over a stand-in only")
     run(
@@ -248,7 +248,7 @@ assert (x + y.to("cuda:0")).sum().item() == 3 << 20
 
 
 def test_torch_installed_again_on_the_same_gpu(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         INSTALL.format(settings="")
         + """
@@ -266,7 +266,7 @@ assert pool.get_statistics().active_allocations == other.get_statistics().active
 
 
 def test_torch_installed_too_late(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         """
 import torch, tierpool

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 
 def test_torch_uses_a_pool_for_segments(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         """
 import torch, tierpool
@@ -43,7 +43,7 @@ assert pool.get_statistics().used_capacity_mb == 0, pool.get_statistics()
 
 
 def test_torch_gets_what_it_has_cached_in_a_pool_by_forgetting_it_only(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         """
 import torch, tierpool
@@ -72,7 +72,7 @@ assert fill(1, 200 << 20)[0].sum().item() == 200 << 20
 
 
 def test_torch_refuses_expandable_segments(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         """
 import os
@@ -92,7 +92,7 @@ assert torch.ones(8, device="cuda").sum().item() == 8
 
 
 def test_torch_graphs_have_memory_of_their_own(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         """
 import torch, tierpool
@@ -121,7 +121,7 @@ assert y.sum().item() == 9 << 20
 
 
 def test_torch_says_why_a_pool_in_use_has_nothing_for_a_graph(run: Run) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'tierpool[torch]'")
     run(
         """
 import torch, tierpool
