@@ -27,6 +27,10 @@ class Driver:
         self.call("cuDeviceGet", ctypes.byref(handle), ctypes.c_int(device))
         self._context = ctypes.c_void_p()
         self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), handle)
+        self.enter()
+
+    def enter(self) -> None:
+        """Let the calling thread make calls; the one that made this object may already."""
         self.call("cuCtxSetCurrent", self._context)
 
     def call(self, name: str, *arguments: Any) -> None:

@@ -8,7 +8,6 @@
 #include <mutex>
 
 #include "tierpool/base/bytes.hpp"
-#include "tierpool/base/parallel.hpp"
 #include "tierpool/device/device.hpp"
 #include "tierpool/pool/buffer.hpp"
 #include "tierpool/pool/memory_pool.hpp"
@@ -21,10 +20,10 @@ namespace tierpool {
 /// Neither copy can be part of a graph: the processor takes part in it. Both throw DeviceError then.
 class StagingRing {
  public:
-  static constexpr std::uint64_t kSlotBytes = 2 * kMiB;
-  static constexpr std::size_t kSlotCount = 32;
+  static constexpr std::uint64_t kSlotBytes = 4 * kMiB;
+  static constexpr std::size_t kSlotCount = 24;
   static constexpr std::uint64_t kBytes = kSlotBytes * kSlotCount;
-  static constexpr std::uint64_t kMaxThreads = kMaxParallel;  ///< enough for the link, and half of the slots
+  static constexpr std::uint64_t kMaxThreads = 12;  ///< enough for the link, and half of the slots
 
   /// Takes its slots from `pinned`, whose device's streams make the copies. Throws OutOfMemoryError.
   explicit StagingRing(std::shared_ptr<MemoryPool> pinned);

@@ -127,7 +127,7 @@ assert pool.get_statistics().active_allocations == 3
 @pytest.mark.parametrize("end", ENDS)
 def test_with_arrays_still_alive(end: str) -> None:
     library = end.partition("-")[0]
-    pytest.importorskip("numba.cuda" if library == "numba" else library, reason=f"{library} is not installed")
+    pytest.importorskip("numba.cuda" if library == "numba" else library, reason=f"needs 'tierpool[{library}]'")
     script = SETUP + (TORCH if library == "torch" else "") + ENDS[end]
     warnings = [argument for known in KNOWN_WARNINGS for argument in ("-W", known)]
     command = [sys.executable, *warnings, "-c", script]
