@@ -31,8 +31,9 @@ def describe() -> dict[str, str]:
     return {"GPU": name.strip(), "driver": driver.strip(), **machine.describe(HERE)}
 
 
-def run(programs: list[str], repetitions: int) -> tuple[list[Row], list[str]]:
-    """Run one program after the other. Returns the rows, and the programs that failed."""
+def run(programs: list[str], repetitions: int, out: Path) -> tuple[str, list[str]]:
+    """Run one program after the other, and save what there is after each. Returns the table, and what failed."""
+    machine_text, text = describe(), ""
     rows: list[Row] = []
     failed = []
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +45,8 @@ def run(programs: list[str], repetitions: int) -> tuple[list[Row], list[str]]:
                 rows += load_rows(output)
             else:
                 failed.append(program)
-    return rows, failed
+            text = save(Results(machine_text, rows), out)
+    return text, failed
 
 
 def save(results: Results, folder: Path) -> str:
@@ -68,8 +70,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE.parent / "build" / "cuda_results")
     parser.add_argument("--repetitions", type=int, default=7)
     options = parser.parse_args()
-    rows, failed = run(list(options.programs), options.repetitions)
-    print(save(Results(describe(), rows), options.out))
+    text, failed = run(list(options.programs), options.repetitions, options.out)
+    print(text)
     for program in failed:
         print(f"FAILED: {program}", file=sys.stderr)
     return 1 if failed else 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cuda_driver import Driver
@@ -48,11 +49,17 @@ def peer_calls() -> dict[str, Callable[[int], Any]]:
     return calls
 
 
-def decode_rows(repetitions: int) -> list[Row]:
-    """Nanoseconds an allocation and its release."""
+def decode_sizes() -> list[int]:
+    """Bytes of each request."""
     sizes = trace_sizes("llama-1b-decode")
     middle = len(sizes) // 2
-    sizes = sizes[middle : middle + BUFFERS_PER_TOKEN].tolist()
+    chosen: list[int] = sizes[middle : middle + BUFFERS_PER_TOKEN].tolist()
+    return chosen
+
+
+def decode_rows(repetitions: int) -> list[Row]:
+    """Nanoseconds an allocation and its release."""
+    sizes = decode_sizes()
     pool = MemoryPool(device="cuda:0", heap_size_mb=1024, num_heaps=1, warmup_sizes=[256])
     calls = {"tierpool": pool.allocate, **peer_calls()}
     empty = Statement(LOOP, {"sizes": sizes, "allocate": int}, len(sizes))
@@ -61,6 +68,23 @@ def decode_rows(repetitions: int) -> list[Row]:
     return compare(
         "cuda/decode-sizes", "ns/pair", {**samples, "a call of int": empty.ns}, repetitions, "memory untouched"
     )
+
+
+def stream_rows(repetitions: int, driver: Driver) -> list[Row]:
+    """The same on a stream besides the default one."""
+    sizes = decode_sizes()
+    stream = driver.create_stream()
+    pool = MemoryPool(device="cuda:0", heap_size_mb=1024, num_heaps=1, warmup_sizes=[256])
+    calls: dict[str, Callable[[int], Any]] = {"tierpool": partial(pool.allocate, stream=stream)}
+    if (torch := optional("torch")) is not None:
+        torch.cuda.set_stream(torch.cuda.ExternalStream(stream))
+        calls["torch.empty"] = partial(torch.empty, dtype=torch.uint8, device="cuda")
+    if (cupy := optional("cupy")) is not None:
+        cupy.cuda.ExternalStream(stream).use()
+        calls["cupy.MemoryPool"] = cupy.cuda.MemoryPool().malloc
+    statements = {name: Statement(LOOP, {"sizes": sizes, "allocate": call}, len(sizes)) for name, call in calls.items()}
+    samples = {name: statement.ns for name, statement in statements.items()}
+    return compare("cuda/decode-sizes-on-a-stream", "ns/pair", samples, repetitions, "memory untouched")
 
 
 def large_rows(repetitions: int, driver: Driver) -> Iterator[Row]:
@@ -91,6 +115,7 @@ def all_rows(repetitions: int) -> Iterator[Row]:
     driver = Driver()
     yield from decode_rows(repetitions)
     yield from large_rows(repetitions, driver)
+    yield from stream_rows(repetitions, driver)  # the last, as it leaves the stream with the peers
 
 
 if __name__ == "__main__":

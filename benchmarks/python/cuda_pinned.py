@@ -44,7 +44,7 @@ def warm_up(megabytes: int) -> float:
 
 
 def all_rows(repetitions: int) -> Iterator[Row]:
-    """Run everything. The warm-up takes seconds, and is taken three times at most."""
+    """Run everything. The warm-up takes seconds, and is taken twice at most."""
     driver = Driver()
     yield from buffer_rows(repetitions, driver)
 

@@ -26,6 +26,7 @@ namespace {
 
 using Bytes = std::vector<unsigned char>;
 constexpr std::uint64_t kSlot = StagingRing::kSlotBytes;
+constexpr std::uint64_t kWrap = StagingRing::kBytes + 2 * kSlot;  // so that slots are used again
 
 CopyEnd pageable(const Bytes& bytes) { return {.address = address_of(bytes.data())}; }
 
@@ -68,7 +69,7 @@ class MemoryCopyTest : public FakeCudaTest {
 };
 
 TEST_F(MemoryCopyTest, PageableMemoryHasBeenReadAndWrittenOnReturn) {
-  for (const std::uint64_t bytes : {std::uint64_t{1}, kSlot - 1, kSlot, kSlot + 1, 18 * kSlot + 5}) {
+  for (const std::uint64_t bytes : {std::uint64_t{1}, kSlot - 1, kSlot, kSlot + 1, kWrap + 5}) {
     for (const std::optional<StreamHandle> stream : {std::optional<StreamHandle>(), std::optional(stream_),
                                                      std::optional(kPerThreadStream), std::optional(kLegacyStream)}) {
       const Buffer buffer = allocate(bytes);
@@ -105,10 +106,10 @@ TEST_F(MemoryCopyTest, ThreadsShareTheSlots) {
 }
 
 TEST_F(MemoryCopyTest, AFileHasBeenReadOnReturn) {
-  const Bytes expected = random_bytes(40 * kSlot + 5, 8);
+  const Bytes expected = random_bytes(kWrap + 5, 8);
   const TemporaryFile written(expected);
   const ReadableFile file(written.path());
-  for (const std::uint64_t bytes : {std::uint64_t{1}, kSlot, 35 * kSlot + 1}) {
+  for (const std::uint64_t bytes : {std::uint64_t{1}, kSlot, kWrap}) {
     for (const std::optional<StreamHandle> stream : {std::optional<StreamHandle>(), std::optional(stream_)}) {
       const Buffer buffer = allocate(bytes);
       copy(on_device(buffer), {.address = 3, .file = &file}, bytes, stream);
@@ -135,7 +136,7 @@ TEST_F(MemoryCopyTest, AFileIsReadIntoMemoryOfTheHostWithoutAStream) {
 }
 
 TEST_F(MemoryCopyTest, AFileThatIsCutIsAReadErrorAndTheSlotsComeBack) {
-  const Bytes expected = random_bytes(40 * kSlot, 10);
+  const Bytes expected = random_bytes(kWrap, 10);
   const TemporaryFile written(expected);
   const ReadableFile file(written.path());
   const Buffer buffer = allocate(expected.size());
@@ -184,7 +185,7 @@ TEST_F(MemoryCopyTest, AFailureAtEveryCopyIsThrownAndTheNextOneWorks) {
 }
 
 TEST_F(MemoryCopyTest, AnEventThatCannotBeRecordedMakesTheCopyWait) {
-  const std::uint64_t bytes = 20 * kSlot;
+  const std::uint64_t bytes = kWrap;
   const Buffer buffer = allocate(bytes);
   const Bytes sent = random_bytes(bytes, 5);
   Bytes found(bytes);

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("_a_real_gpu")]
 
 STREAMS = 8
-BUFFERS = int(os.environ.get("STRESS_BUFFERS", "100000"))  # of both ways together
+BUFFERS = int(os.environ.get("STRESS_BUFFERS", "100000"))  # each way
 CONTROL_BUFFERS = 1000
 WORDS_READ = 4
 BALLAST_WORDS = 128 << 20
@@ -97,10 +97,9 @@ def results(make_device_pool: MakePool, count: int) -> NDArray[np.uint32]:
 @pytest.mark.parametrize("way", ["release", "record_stream"])
 def test_no_stream_sees_anothers_memory(make_device_pool: MakePool, driver: Any, way: str) -> None:
     pool = make_device_pool(heap_size_mb=256)
-    buffers = BUFFERS // 2
-    assert churn(pool, driver, results(make_device_pool, buffers), any_streams(driver), way) == 0
+    assert churn(pool, driver, results(make_device_pool, BUFFERS), any_streams(driver), way) == 0
     statistics = pool.get_statistics()
-    assert statistics.total_allocations == buffers
+    assert statistics.total_allocations == BUFFERS
     assert statistics.active_allocations == 0
 
 
