@@ -122,6 +122,26 @@ TEST_F(CudaHardware, MemoryIsTakenAndGivenBackByGranule) {
   device.release(range);
 }
 
+TEST_F(CudaHardware, TheDriverGetsBackWhatIsSaid) {
+  CudaDevice device;
+  constexpr std::uint64_t kBytes = 4 * kGiB;  // in pieces of 32 granules at most
+  const Reservation range = device.reserve(kBytes);
+  ASSERT_TRUE(device.commit(range.address, kBytes));
+  std::uint64_t left = kBytes;
+  for (std::uint64_t begin = 3 * kGranule; begin + 70 * kGranule <= kBytes; begin += 200 * kGranule) {
+    const AddressRange part = device.decommittable(range.address + begin, 70 * kGranule);
+    EXPECT_LE(part.bytes, 70 * kGranule);
+    const std::uint64_t before = device.free_bytes();
+    ASSERT_TRUE(device.decommit(part.address, part.bytes));
+    EXPECT_EQ(device.free_bytes() - before, part.bytes);
+    left -= part.bytes;
+  }
+  EXPECT_LT(left, kBytes);
+  const std::uint64_t before = device.free_bytes();
+  device.release(range);
+  EXPECT_EQ(device.free_bytes() - before, left);
+}
+
 TEST_F(CudaHardware, ShortageIsAnAnswer) {
   CudaDevice device;
   EXPECT_FALSE(device.allocate_direct(device.total_bytes(), 256));
