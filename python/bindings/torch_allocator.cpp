@@ -40,7 +40,8 @@ extern "C" {
   return tp::pointer_at(address);
 }
 
-/// Null and what is not of a pool are ignored. PyTorch passes the stream of the allocation.
+/// Null and what is not of a pool are ignored. So is the stream: PyTorch passes that of the allocation, which the
+/// address tells, never that of the last use, and it may have been destroyed or mean another thread's since.
 [[gnu::visibility("default")]] void tierpool_torch_free(void* pointer, ssize_t /*size*/, int /*device*/,
                                                         void* /*stream*/) noexcept {
   tp::installed_pools::release(tp::address_of(pointer));

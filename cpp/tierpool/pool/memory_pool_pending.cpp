@@ -213,13 +213,15 @@ bool MemoryPool::poll_pending(const StreamKey* named) noexcept {
   if (lanes_->pending.count() == 0 || !lanes_->pending.try_lock()) {
     return false;
   }
+  // Before the count falls, so that whoever sees it fall knows of it; ends when the device has its part too.
+  lanes_->pending.begin_completion();
   PendingRelease* complete = lanes_->pending.take_complete(named);
   for (const PendingRelease* release = complete; release != nullptr; release = release->next) {
     release->lane->take_back(*release);
   }
   const bool any = complete != nullptr;
-  if (any) {
-    lanes_->pending.begin_completion();  // ends when the device has its part too
+  if (!any) {
+    lanes_->pending.end_completion();
   }
   lanes_->pending.unlock();
   if (any) {
@@ -268,13 +270,11 @@ bool MemoryPool::complete(PendingRelease::Use& use, Completion completion) noexc
 
 PendingRelease* MemoryPool::take_pending(Completion completion) noexcept {
   const std::lock_guard<PendingReleases> lock(lanes_->pending);
+  lanes_->pending.begin_completion();  // before the count falls, as in poll_pending()
   // What is only ordered behind its events may still be in use: a lane can hand it out, but no device may have it back.
   PendingRelease* taken = lanes_->pending.take_all_of(*this, completion != Completion::ordered);
   if (completion == Completion::closing) {
     taken = lanes_->pending.take_kept_of(*this, taken);
-  }
-  if (taken != nullptr) {
-    lanes_->pending.begin_completion();
   }
   return taken;
 }
@@ -297,10 +297,10 @@ PendingRelease* MemoryPool::put_back(PendingRelease* taken) noexcept {
 }
 
 bool MemoryPool::complete_pending(Completion completion) noexcept {
-  PendingRelease* taken = take_pending(completion);
-  if (taken == nullptr) {
+  if (lanes_->pending.count() == 0 && completion != Completion::closing) {
     return false;
   }
+  PendingRelease* taken = take_pending(completion);
   for (PendingRelease* release = taken; release != nullptr; release = release->next) {
     release->uses_left = 0;
     for (PendingRelease::Use& use : release->uses) {

@@ -87,9 +87,12 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
   allocation.requested_bytes = request.bytes;
   allocation.holder = request.holder;
   Plan plan{.counted = counted};
-  if (!this->plan(request, plan) && !(poll_pending(&stream_) && this->plan(request, plan))) {
-    fallbacks_.count_exhaustion();
-    return AllocationOutcome::over_limit;
+  const AllocationOutcome within_limit = plan_within_limit(request, plan);
+  if (within_limit != AllocationOutcome::served) {
+    if (within_limit == AllocationOutcome::over_limit) {
+      fallbacks_.count_exhaustion();
+    }
+    return within_limit;
   }
   // Not where only the exact size is within the limit: what is parked has the class's.
   const bool may_be_parked = counted && uses_magazines(request) && plan.exact_bytes <= heap_size_bytes_ &&

@@ -230,15 +230,60 @@ bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
     // Its own last: what is free there fits badly, but does.
     std::stable_partition(lanes.begin(), lanes.end(), [this](const MemoryPool* lane) { return lane != this; });
     for (MemoryPool* lane : lanes) {
-      if (reclaimed < enough_bytes) {
-        const TrimOptions options{enough_bytes - reclaimed, may_wait, lane == this};
-        reclaimed += lane->trim_lane(options, refused);
+      if (reclaimed >= enough_bytes) {
+        break;
       }
+      if (may_wait && lane != this) {
+        static_cast<void>(lane->complete_pending(Completion::settled));
+      }
+      const TrimOptions options{enough_bytes - reclaimed, may_wait, lane == this};
+      reclaimed += lane->trim_lane(options, refused);
     }
   } catch (const std::bad_alloc&) {
     // Then with what there is so far.
   }
   return reclaimed != 0;
+}
+
+bool MemoryPool::settle_other_lanes() noexcept {
+  bool any = false;
+  try {
+    for (MemoryPool* lane : lanes_->all(false)) {
+      any = (lane != this && lane->complete_pending(Completion::settled)) || any;
+    }
+  } catch (const std::bad_alloc&) {
+    // Then theirs stays pending for now.
+  }
+  return any;
+}
+
+AllocationOutcome MemoryPool::plan_within_limit(const AllocationRequest& request, Plan& plan) noexcept {
+  PendingReleases& pending = lanes_->pending;
+  for (;;) {
+    const std::uint64_t epoch = pending.epoch();
+    if (this->plan(request, plan)) {
+      return AllocationOutcome::served;
+    }
+    if (!has_streams_ || plan.exact_bytes > limit_.max_bytes()) {
+      return AllocationOutcome::over_limit;
+    }
+    if (poll_pending(&stream_)) {
+      continue;
+    }
+    if (!request.may_block) {
+      const bool may_come_back = pending.count() != 0 || pending.is_completing() || pending.epoch() != epoch;
+      return may_come_back ? AllocationOutcome::would_block : AllocationOutcome::over_limit;
+    }
+    if (is_stream_ordered_ && complete_pending(Completion::ordered)) {
+      continue;
+    }
+    if (request.heaps_only) {  // which waits for no stream
+      return AllocationOutcome::over_limit;
+    }
+    if (!complete_pending(Completion::awaited) && !settle_other_lanes() && !pending.await_completions(epoch)) {
+      return AllocationOutcome::over_limit;
+    }
+  }
 }
 
 std::uint64_t MemoryPool::returned_count() const noexcept {
@@ -291,6 +336,9 @@ bool MemoryPool::take_fallback(const AllocationRequest& request, const Plan& pla
       return false;
     }
     if (complete_pending(Completion::awaited) && take()) {
+      return true;
+    }
+    if (settle_other_lanes() && take()) {
       return true;
     }
     // Another thread may have had all that is pending in its hands meanwhile.

@@ -54,7 +54,8 @@ std::string remedy(std::uint64_t bytes, const DeviceState& state, const PoolConf
 }
 
 std::string remedy_over_limit(const PoolStatistics& now, const PoolConfig& config) {
-  return format_memory_size(now.used_bytes + now.fallback_used_bytes) + " of max_bytes " +
+  const std::uint64_t pending_bytes = now.pending_bytes + now.fallback_pending_bytes;
+  return format_memory_size(now.used_bytes + now.fallback_used_bytes + pending_bytes) + " of max_bytes " +
          format_memory_size(*config.max_bytes) + " are in use: raise max_bytes or release buffers";
 }
 

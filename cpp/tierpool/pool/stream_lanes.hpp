@@ -36,7 +36,7 @@ class StreamLanes {
   // Shared by all lanes; each is thread-safe.
   UsedBytes used;          ///< from heaps, by counted live blocks and parked ones
   DeviceMemory memory;     ///< of all heaps and outside them
-  ByteLimit limit;         ///< on what is live, pending and parked
+  ByteLimit limit;         ///< on what is live or pending
   ByteLimit commit_limit;  ///< on whole granules committed
   StreamEvents events;
   PendingReleases pending;

@@ -1,4 +1,4 @@
-"""Which GPU a pool is on."""
+"""Which GPU a pool is on, or follows the streams of."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tierpool.pool import MemoryPool
 
 _PREFIX = "cuda:"
+_KINDS_WITH_STREAMS = frozenset({"cuda", "pinned", "pinned-write-combined"})
 
 
 def device_index(pool: _core.MemoryPool) -> int:
@@ -24,6 +25,12 @@ def device_index(pool: _core.MemoryPool) -> int:
     if not pool.device.startswith(_PREFIX):
         raise ValueError(f"the pool is on device {pool.device!r}, not on a GPU: build it with device='cuda:0'")
     return int(pool.device.removeprefix(_PREFIX))
+
+
+def index_of_streams(device: str) -> int | None:
+    """Return the index of the GPU whose streams the memory of a device follows; None where it follows none."""
+    kind, _, index = device.partition(":")
+    return int(index or 0) if kind in _KINDS_WITH_STREAMS else None
 
 
 def pools_by_device(pools: Sequence[MemoryPool]) -> dict[int, MemoryPool]:

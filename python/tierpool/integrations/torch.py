@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from tierpool import _core
-from tierpool.integrations.device_index import device_index
+from tierpool.integrations.device_index import device_index, index_of_streams
 from tierpool.integrations.optional_module import import_optional
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ SETTERS = {
 # Left unset. A pool is ready when it is built. Memory for a graph is refused by the allocation itself, with the remedy:
 # PyTorch also begins and ends its private pools around captures that allocate nothing, and those work.
 UNSET = frozenset({"set_init_fn", "set_begin_allocate_to_pool", "set_end_allocate_to_pool_fn", "set_release_pool"})
-_OWNER = "_tierpool_buffer"
+# A tensor's attribute: the buffer that is its memory, and the name of that one's device.
+_OWNED = "_tierpool_memory"
 
 # By id of the pool. PyTorch wants a MemPool to outlive its tensors, so that it stays until `forget`.
 _mem_pools: dict[int, tuple[MemoryPool, Any]] = {}
@@ -237,7 +238,7 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any, pool: MemoryPool) -> 
     buffer = pool.allocate(math.prod(extents) * torch.empty((), dtype=dtype).element_size())
     memoryview(buffer).release()  # refuses memory out of the processor's reach
     tensor = torch.from_dlpack(buffer).view(dtype).reshape(extents)
-    setattr(tensor, _OWNER, buffer)
+    setattr(tensor, _OWNED, (buffer, pool.device))
     return tensor
 
 
@@ -257,15 +258,28 @@ def release(tensor: Any, after: Any = None) -> None:
     ValueError
         For any other tensor, or one released already.
     DeviceError
-        For what is no stream of the pool's device. The tensor is not released then.
+        For what is no stream of the pool's device, PyTorch's current one included. The tensor is not released then.
     """
-    buffer: _core.Buffer | None = tensor.__dict__.get(_OWNER)
-    if buffer is None:
+    owned: tuple[_core.Buffer, str] | None = tensor.__dict__.get(_OWNED)
+    if owned is None:
         raise ValueError("release() takes a tensor that pinned_empty() returned, once, and no view of it")
+    buffer, device = owned
     stream = after
     torch = _torch()
     if stream is None and torch.cuda.is_available() and tensor.is_pinned():
         stream = torch.cuda.current_stream()
     if stream is not None:
+        _require_stream_of(device, stream)
         buffer.record_stream(stream)
-    delattr(tensor, _OWNER)
+    delattr(tensor, _OWNED)
+
+
+def _require_stream_of(device: str, stream: Any) -> None:
+    """Raise for PyTorch's stream of another GPU; the core cannot, as default streams have the same handle on all."""
+    own, given = index_of_streams(device), getattr(stream, "device_index", None)
+    if own is not None and given is not None and given != own:
+        kind = device.partition(":")[0]
+        raise _core.DeviceError(
+            f"cannot release memory of device {device!r} after a stream of cuda:{given}: it follows the streams of "
+            f"cuda:{own}; pass one of those, or take the tensor from a pool with device='{kind}:{given}'"
+        )

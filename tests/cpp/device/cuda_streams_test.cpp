@@ -130,5 +130,57 @@ TEST_F(CudaStreamsTest, CopiesGoEitherWay) {
   device.free_direct(memory.address, 64, 256);
 }
 
+/// Copies that wait for somebody who synchronises: 1 to the host on one stream, 2 to the same place on another.
+class CudaStreamOrderTest : public CudaStreamsTest {
+ protected:
+  void copy(unsigned char& source, StreamHandle stream) {
+    streams_.copy_async(address_of(&target_), address_of(&source), 1, stream);
+  }
+
+  const StreamHandle other_ = fake_cuda_create_stream(0);
+  unsigned char target_ = 0;
+  unsigned char one_ = 1;
+  unsigned char two_ = 2;
+};
+
+TEST_F(CudaStreamOrderTest, StreamsAreNotOrderedUnlessOneWaits) {
+  fake_cuda_hold_work(true);
+  copy(one_, stream_);
+  for (const StreamHandle later : {other_, kDefaultStream, kPerThreadStream}) {
+    copy(two_, later);
+    EXPECT_TRUE(streams_.synchronize_stream(later));
+    EXPECT_EQ(target_, 2);
+    target_ = 0;
+  }
+  EXPECT_TRUE(streams_.synchronize_device());
+  EXPECT_EQ(target_, 1) << "the first copy, which nobody has waited for, came last";
+}
+
+TEST_F(CudaStreamOrderTest, StreamBehindAnEventFollowsWhatCameBeforeThat) {
+  fake_cuda_hold_work(true);
+  const EventHandle event = streams_.create_event();
+  copy(one_, stream_);
+  ASSERT_TRUE(streams_.record_event(event, stream_));
+  ASSERT_TRUE(streams_.wait_event(other_, event));
+  streams_.destroy_event(event);  // what waits for it keeps it
+  copy(two_, other_);
+  EXPECT_TRUE(streams_.synchronize_stream(other_));
+  EXPECT_EQ(target_, 2);
+  EXPECT_TRUE(streams_.synchronize_device());
+  EXPECT_EQ(target_, 2);
+}
+
+TEST_F(CudaStreamOrderTest, EventIsBehindItsOwnStreamOnly) {
+  fake_cuda_hold_work(true);
+  const EventHandle event = streams_.create_event();
+  copy(one_, stream_);
+  ASSERT_TRUE(streams_.record_event(event, other_));
+  copy(two_, other_);
+  EXPECT_TRUE(streams_.synchronize_event(event));
+  EXPECT_EQ(target_, 0);
+  EXPECT_TRUE(streams_.synchronize_device());
+  streams_.destroy_event(event);
+}
+
 }  // namespace
 }  // namespace tierpool::testing

@@ -87,8 +87,12 @@ void fake_cuda_reset_device(int device) {
   now.handles.clear();
   now.blocks.clear();
   now.registered.clear();
-  now.copies_made += now.copies.size();
-  now.copies.clear();
+  for_each_queue([device](const Context* owner, Queue& queue) {
+    if (owner->device == device) {
+      queue.done += queue.operations.size();
+      queue.operations.clear();
+    }
+  });
 }
 void fake_cuda_hold_work(bool hold) {
   const std::lock_guard lock(state().mutex);
@@ -101,7 +105,7 @@ CuContext fake_cuda_create_context(int device) {
 std::uint64_t fake_cuda_create_stream(int device) {
   const std::lock_guard lock(state().mutex);
   Context* context = state().primary[static_cast<std::size_t>(device)];
-  state().streams.push_back(new Stream{context, state().next_stream_id++, false, false, false});
+  state().streams.push_back(new Stream{context, state().next_stream_id++});
   return address_of(state().streams.back());
 }
 void fake_cuda_make_blocking(std::uint64_t stream) {
@@ -247,7 +251,7 @@ CuResult cuCtxSynchronize() {
   if (is_any_capturing(false)) {
     return misuse(kCaptureUnsupported);  // and every capture is invalid
   }
-  complete_all();
+  complete_all(context_stack.back());
   return opened ? kCuSuccess : misuse(kCuNotReady);
 }
 

@@ -22,7 +22,8 @@ void fake_cuda_set_version(int version);
 void fake_cuda_fail(const char* name, CuResult result, std::uint64_t after, std::uint64_t times);
 /// As cudaDeviceReset: the primary context and the memory that belongs to it are gone.
 void fake_cuda_reset_device(int device);
-/// Whether events stay pending, and copies are not made, until something synchronises with them.
+/// Whether events stay pending, and copies are not made, until something synchronises with them: each stream for
+/// itself, unless it waits for another's event. The default stream is ordered with no other.
 void fake_cuda_hold_work(bool hold);
 
 /// Whether waits for a whole device block, as behind work that does not end, until this is called with false. One that

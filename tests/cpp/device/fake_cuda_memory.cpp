@@ -46,10 +46,7 @@ CuResult cuMemcpyAsync(CuAddress destination, CuAddress source, std::size_t byte
   if (check_stream(stream) != kCuSuccess) {
     return kInvalidHandle;
   }
-  state().copies.push_back({destination, source, bytes});
-  if (!state().hold_work) {
-    make_copies(copies_enqueued());
-  }
+  enqueue(queue_of(stream), {{destination, source, bytes}, {}});
   return kCuSuccess;
 }
 

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device/fake_cuda_driver.hpp"
@@ -33,9 +34,33 @@ struct FailureOrder {
   std::uint64_t after = 0;
   std::uint64_t times = 0;
 };
+struct Copy {
+  CuAddress destination = 0;
+  CuAddress source = 0;
+  std::size_t bytes = 0;
+};
+struct Queue;
+/// All that a queue was given up to here.
+struct Position {
+  Queue* queue = nullptr;
+  std::uint64_t end = 0;
+};
+struct Operation {
+  Copy copy;
+  Position behind;
+};
+/// What a stream has still to do.
+struct Queue {
+  std::deque<Operation> operations;
+  std::uint64_t done = 0;
+
+  [[nodiscard]] Position position() { return {this, done + operations.size()}; }
+};
+
 struct Context {
   int device = 0;
   bool destroyed = false;
+  Queue queue{};  // of its default stream
 };
 struct Handle {
   std::size_t bytes = 0;
@@ -56,15 +81,10 @@ struct Stream {
   bool destroyed = false;
   bool capturing = false;
   bool blocking = false;  // ordered with the default stream
+  Queue queue{};
 };
 struct Event {
-  bool pending = false;
-  std::uint64_t copies_before = 0;  // when it was recorded
-};
-struct Copy {
-  CuAddress destination = 0;
-  CuAddress source = 0;
-  std::size_t bytes = 0;
+  Position recorded;
 };
 
 struct State {
@@ -77,8 +97,6 @@ struct State {
   int device_count = 2;
   int version = 12040;
   bool hold_work = false;
-  std::deque<Copy> copies;  // held; on one device they are made in order, whatever their streams
-  std::uint64_t copies_made = 0;
   std::map<std::string, FailureOrder> failures;
   std::map<std::string, std::uint64_t> calls;
   std::vector<Context*> contexts;  // kept when destroyed
@@ -93,7 +111,9 @@ struct State {
   std::map<void*, std::size_t> host_blocks;
   std::map<char*, std::size_t> registered;
   std::set<Event*> events;
-  std::vector<Stream*> streams;  // kept when destroyed, as handles outlive streams
+  std::vector<Stream*> streams;                             // kept when destroyed, as handles outlive streams
+  std::map<std::pair<Context*, int>, Queue> thread_queues;  // of default streams a thread, by its number
+  int thread_count = 0;
   unsigned long long next_stream_id = 8;
   std::uint64_t misuse_count = 0;
 };
@@ -106,6 +126,7 @@ inline State& state() {
 
 inline thread_local std::vector<Context*> context_stack;
 inline thread_local int capture_mode = 0;
+inline thread_local int thread_number = 0;  // 0: not given yet
 
 inline CuResult misuse(CuResult result) {
   ++state().misuse_count;
@@ -225,20 +246,61 @@ inline bool is_any_capturing(bool blocking_only) {
   return std::any_of(state().streams.begin(), state().streams.end(), is_captured);
 }
 
-inline void make_copies(std::uint64_t count) {
-  for (; state().copies_made < count; ++state().copies_made) {
-    const Copy& copy = state().copies.front();
-    std::memcpy(at(copy.destination), at(copy.source), copy.bytes);
-    state().copies.pop_front();
+/// Where a stream of the current context, which check_stream() knows, keeps its work.
+inline Queue& queue_of(CuStream stream) {
+  Context* context = context_stack.back();
+  if (is_legacy(stream)) {
+    return context->queue;
+  }
+  if (!is_special(stream)) {
+    return static_cast<Stream*>(stream)->queue;
+  }
+  thread_number = thread_number == 0 ? ++state().thread_count : thread_number;
+  return state().thread_queues[{context, thread_number}];
+}
+
+/// Runs what comes before, as late as that is allowed: other streams' work only as far as it is waited for.
+inline void complete(const Position& position) {
+  for (Queue* queue = position.queue; queue != nullptr && queue->done < position.end; ++queue->done) {
+    const Operation next = queue->operations.front();
+    complete(next.behind);
+    if (next.copy.bytes != 0) {
+      std::memcpy(at(next.copy.destination), at(next.copy.source), next.copy.bytes);
+    }
+    queue->operations.pop_front();
   }
 }
-inline std::uint64_t copies_enqueued() { return state().copies_made + state().copies.size(); }
 
-inline void complete_all() {
-  make_copies(copies_enqueued());
-  for (Event* event : state().events) {
-    event->pending = false;
+inline bool is_complete(const Position& position) {
+  return position.queue == nullptr || position.queue->done >= position.end;
+}
+
+inline void enqueue(Queue& queue, const Operation& operation) {
+  queue.operations.push_back(operation);
+  if (!state().hold_work) {
+    complete(queue.position());
   }
+}
+
+template <typename Visit>
+void for_each_queue(const Visit& visit) {
+  for (Context* context : state().contexts) {
+    visit(context, context->queue);
+  }
+  for (Stream* stream : state().streams) {
+    visit(stream->context, stream->queue);
+  }
+  for (auto& [key, queue] : state().thread_queues) {
+    visit(key.first, queue);
+  }
+}
+
+inline void complete_all(const Context* context) {
+  for_each_queue([context](const Context* owner, Queue& queue) {
+    if (owner == context) {
+      complete(queue.position());
+    }
+  });
 }
 
 // Every function of the driver takes the lock, asks for an order to fail, and checks its arguments.

@@ -29,18 +29,18 @@ CuResult cuEventRecord(CuEvent event, CuStream stream) {
   if (is_legacy(stream) && is_any_capturing(true)) {
     return misuse(kCuStreamCaptureImplicit);  // and the capture is invalid
   }
-  static_cast<Event*>(event)->pending = state().hold_work;
-  static_cast<Event*>(event)->copies_before = copies_enqueued();
+  Queue& queue = queue_of(stream);
+  enqueue(queue, {});
+  static_cast<Event*>(event)->recorded = queue.position();
   return kCuSuccess;
 }
 CuResult cuEventQuery(CuEvent event) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuEventQuery")
-  return static_cast<Event*>(event)->pending ? kCuNotReady : kCuSuccess;
+  return is_complete(static_cast<Event*>(event)->recorded) ? kCuSuccess : kCuNotReady;
 }
 CuResult cuEventSynchronize(CuEvent event) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuEventSynchronize")
-  make_copies(static_cast<Event*>(event)->copies_before);
-  static_cast<Event*>(event)->pending = false;
+  complete(static_cast<Event*>(event)->recorded);
   return kCuSuccess;
 }
 CuResult cuStreamGetCtx(CuStream stream, CuContext* context) {
@@ -67,12 +67,19 @@ CuResult cuStreamIsCapturing(CuStream stream, int* status) {
 }
 CuResult cuStreamSynchronize(CuStream stream) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamSynchronize")
-  complete_all();
-  return check_stream(stream);
+  if (check_stream(stream) != kCuSuccess) {
+    return kInvalidHandle;
+  }
+  complete(queue_of(stream).position());
+  return kCuSuccess;
 }
-CuResult cuStreamWaitEvent(CuStream stream, CuEvent, unsigned) {
+CuResult cuStreamWaitEvent(CuStream stream, CuEvent event, unsigned) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamWaitEvent")
-  return check_stream(stream);
+  if (check_stream(stream) != kCuSuccess) {
+    return kInvalidHandle;
+  }
+  enqueue(queue_of(stream), {{}, static_cast<Event*>(event)->recorded});
+  return kCuSuccess;
 }
 CuResult cuThreadExchangeStreamCaptureMode(int* mode) {
   std::swap(*mode, capture_mode);

@@ -5,26 +5,21 @@
 #include <memory>
 
 #include "device/cuda_fixture.hpp"
-#include "support/pool_fixture.hpp"
+#include "support/stream_pool_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/device/cuda_device.hpp"
 
 namespace tierpool::testing {
 namespace {
 
-class MemoryPoolCapturesTest : public PoolTest {
+class MemoryPoolCapturesTest : public StreamPoolTest {
  protected:
   MemoryPool& build_pool(bool magazines = false) {
-    return build(16 * kGranule, 1, [magazines](PoolConfig& config) {
+    return StreamPoolTest::build_pool([magazines](PoolConfig& config) {
       config.magazines = magazines;
       config.on_exhaustion = OnExhaustion::raise;
     });
   }
-  [[nodiscard]] SimulatedStreams& streams() { return device_->simulated_streams(); }
-  [[nodiscard]] std::uint64_t pending_bytes() { return pool_->statistics().pending_bytes; }
-
-  const StreamHandle a_ = device_->simulated_streams().create_stream();
-  const StreamHandle b_ = device_->simulated_streams().create_stream();
 };
 
 TEST_F(MemoryPoolCapturesTest, WhatAGraphMayUseStaysUntilThePoolCloses) {

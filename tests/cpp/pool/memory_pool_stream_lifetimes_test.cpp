@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "support/pool_fixture.hpp"
+#include "support/stream_pool_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 
 namespace tierpool {
@@ -11,26 +11,7 @@ namespace {
 
 using testing::kGranule;
 
-class MemoryPoolStreamLifetimesTest : public testing::PoolTest {
- protected:
-  /// One heap of 16 granules a lane.
-  MemoryPool& build_pool(OnExhaustion on_exhaustion = OnExhaustion::fallback) {
-    return build(16 * kGranule, 1, [=](PoolConfig& config) { config.on_exhaustion = on_exhaustion; });
-  }
-  [[nodiscard]] SimulatedStreams& streams() { return device_->simulated_streams(); }
-  /// Keeps a stream busy until it is advanced.
-  void keep_busy(StreamHandle stream) {
-    streams().enqueue(stream, [] {});
-  }
-  void run(StreamHandle stream) {
-    while (streams().advance(stream)) {
-    }
-  }
-  [[nodiscard]] std::uint64_t pending_bytes() { return pool_->statistics().pending_bytes; }
-
-  const StreamHandle a_ = device_->simulated_streams().create_stream();
-  const StreamHandle b_ = device_->simulated_streams().create_stream();
-};
+class MemoryPoolStreamLifetimesTest : public testing::StreamPoolTest {};
 
 TEST_F(MemoryPoolStreamLifetimesTest, FallbackReleasedWithoutItsStreamWaitsUntilItIsNamedOrTrimmed) {
   MemoryPool& pool = build_pool();

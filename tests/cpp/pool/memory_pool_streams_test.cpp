@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "support/pool_fixture.hpp"
+#include "support/stream_pool_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 
 namespace tierpool {
@@ -18,26 +18,7 @@ using testing::expect_identities;
 using testing::kGranule;
 using testing::message_of;
 
-class MemoryPoolStreamsTest : public testing::PoolTest {
- protected:
-  /// One heap of 16 granules a lane.
-  MemoryPool& build_pool(const std::function<void(PoolConfig&)>& adjust = nullptr) {
-    return build(16 * kGranule, 1, adjust);
-  }
-  [[nodiscard]] SimulatedStreams& streams() { return device_->simulated_streams(); }
-  /// Keeps a stream busy until it is advanced.
-  void keep_busy(StreamHandle stream) {
-    streams().enqueue(stream, [] {});
-  }
-  void run(StreamHandle stream) {
-    while (streams().advance(stream)) {
-    }
-  }
-  [[nodiscard]] std::uint64_t pending_bytes() { return pool_->statistics().pending_bytes; }
-
-  const StreamHandle a_ = device_->simulated_streams().create_stream();
-  const StreamHandle b_ = device_->simulated_streams().create_stream();
-};
+class MemoryPoolStreamsTest : public testing::StreamPoolTest {};
 
 TEST_F(MemoryPoolStreamsTest, EveryStreamHasOneLaneAndTheDefaultStreamHasTheHomeLane) {
   MemoryPool& pool = build_pool();
@@ -88,7 +69,7 @@ TEST_F(MemoryPoolStreamsTest, MagazinesRecordNothing) {
 }
 
 TEST_F(MemoryPoolStreamsTest, OtherStreamsReleaseIsPendingUntilItsEventIsComplete) {
-  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& lane = pool.lane(a_);
   const Allocation allocation = lane.allocate(kGranule);
   keep_busy(b_);
@@ -166,7 +147,7 @@ TEST_F(MemoryPoolStreamsTest, FallbacksAreNotGivenBackWhereTheirStreamIsOnlyWait
 }
 
 TEST_F(MemoryPoolStreamsTest, LanesTogetherCommitNoMoreThanOneAloneCould) {
-  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& lane = pool.lane(a_);
   keep(pool.allocate(10 * kGranule));
   const Allocation first = lane.allocate(6 * kGranule);
@@ -180,7 +161,7 @@ TEST_F(MemoryPoolStreamsTest, LanesTogetherCommitNoMoreThanOneAloneCould) {
 }
 
 TEST_F(MemoryPoolStreamsTest, MemoryMovesFromAnIdleLaneAtOnceAndFromABusyOneByWaiting) {
-  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& from = pool.lane(a_);
   MemoryPool& to = pool.lane(b_);
   ASSERT_TRUE(from.release(from.allocate(16 * kGranule), a_));
@@ -195,7 +176,7 @@ TEST_F(MemoryPoolStreamsTest, MemoryMovesFromAnIdleLaneAtOnceAndFromABusyOneByWa
 }
 
 TEST_F(MemoryPoolStreamsTest, PressureOrdersAStreamBehindItsPendingMemoryInsteadOfWaiting) {
-  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& lane = pool.lane(a_);
   const Allocation allocation = lane.allocate(16 * kGranule);
   std::string ran;
@@ -212,7 +193,7 @@ TEST_F(MemoryPoolStreamsTest, PressureOrdersAStreamBehindItsPendingMemoryInstead
 }
 
 TEST_F(MemoryPoolStreamsTest, RequestWaitsForMemoryThatAnotherThreadIsAboutToBringBack) {
-  MemoryPool& pool = build_pool([](PoolConfig& config) { config.on_exhaustion = OnExhaustion::raise; });
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& lane = pool.lane(a_);
   std::promise<void> begun;
   std::promise<void> end;
@@ -356,16 +337,6 @@ TEST_F(MemoryPoolStreamsTest, GrowthComesAfterWhatMagazinesHold) {
   const Allocation joined = pool.allocate(committed - kGranule / 64);
   EXPECT_EQ(device_->committed_bytes(), committed);
   EXPECT_TRUE(pool.release(joined));
-}
-
-TEST_F(MemoryPoolStreamsTest, LimitCountsWhatIsPending) {
-  MemoryPool& pool = build_pool([](PoolConfig& config) { config.max_bytes = 4 * kGranule; });
-  const Allocation allocation = pool.allocate(4 * kGranule);
-  keep_busy(a_);
-  ASSERT_TRUE(pool.release(allocation, a_));
-  EXPECT_THROW(static_cast<void>(pool.allocate(kGranule)), OutOfMemoryError);
-  run(a_);
-  EXPECT_TRUE(pool.release(pool.allocate(4 * kGranule)));
 }
 
 TEST_F(MemoryPoolStreamsTest, HeapsNameTheirStreamAndCountsAreResetEverywhere) {

@@ -7,6 +7,8 @@ import gzip
 import json
 import subprocess
 import sys
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cuda
 
+PER_THREAD = 2
 ORDINAL = 7  # no device: where the pool is installed is up to the caller
 TRACE = "# {}\nop,id,bytes\na,7,1048576\na,8,2097152\nf,7,1048576\na,7,524288\nf,8,2097152\n"
 
@@ -50,6 +53,27 @@ def test_memory_of_a_stream_waits_for_another(hooks: tuple[Any, MemoryPool], str
     assert statistics.active_allocations == 0
     assert statistics.stream_lanes == 2
     assert library.tierpool_torch_allocate(1 << 40, ORDINAL, stream) is None
+
+
+def test_a_free_does_not_touch_the_stream_of_the_allocation(hooks: tuple[Any, MemoryPool], fake: ctypes.CDLL) -> None:
+    """PyTorch passes the stream that the memory was allocated on, which may have been destroyed since."""
+    library, pool = hooks
+    gone = fake.fake_cuda_create_stream(0)
+    first = library.tierpool_torch_allocate(1 << 20, ORDINAL, gone)
+    second = library.tierpool_torch_allocate(1 << 20, ORDINAL, PER_THREAD)
+    fake.fake_cuda_hold_work(True)
+    fake.fake_cuda_destroy_stream(ctypes.c_uint64(gone))
+    recorded = fake.fake_cuda_calls(b"cuEventRecord")
+    library.tierpool_torch_free(first, 1 << 20, ORDINAL, gone)
+    # A name that means another stream on each thread.
+    free = partial(library.tierpool_torch_free, second, 1 << 20, ORDINAL, PER_THREAD)
+    thread = threading.Thread(target=free)
+    thread.start()
+    thread.join()
+    assert fake.fake_cuda_calls(b"cuEventRecord") == recorded
+    statistics = pool.get_statistics()
+    assert (statistics.active_allocations, statistics.pending_mb) == (0, 0)
+    assert library.tierpool_torch_allocate(1 << 20, ORDINAL, PER_THREAD) == second
 
 
 def test_a_failure_in_a_hook_is_told_by_the_next_call(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tierpool import DeviceError
+from tierpool.integrations import torch as torch_integration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,35 @@ NBYTES = 5000
 
 def pattern(nbytes: int = NBYTES) -> np.ndarray:
     return np.random.default_rng(3).integers(1, 256, nbytes, np.uint8)
+
+
+class StandInTensor:
+    def __init__(self, memory: Buffer) -> None:
+        self.memory = memory
+
+    def view(self, _: Any) -> StandInTensor:
+        return self
+
+    reshape = view
+
+    @staticmethod
+    def is_pinned() -> bool:
+        return True
+
+
+class StandInTorch:
+    """PyTorch, as far as `pinned_empty` and `release` know it."""
+
+    def __init__(self, current: Any) -> None:
+        self.cuda = SimpleNamespace(is_available=lambda: True, current_stream=lambda: current)
+
+    @staticmethod
+    def empty(_shape: Any, dtype: Any) -> Any:
+        return SimpleNamespace(element_size=lambda: np.dtype(dtype).itemsize)
+
+    @staticmethod
+    def from_dlpack(buffer: Buffer) -> Any:
+        return StandInTensor(buffer)
 
 
 class LateWork:
@@ -198,6 +230,29 @@ class TestStreamOfAnotherDevice:
         found = bytearray(64)
         second.copy_to(found, foreign_stream)
         assert found == b"\5" * 64
+
+    @pytest.mark.parametrize("memory", ["pinned", "pinned-write-combined", "pinned:1"])
+    def test_is_refused_for_a_tensor_also_where_its_handle_means_the_default(
+        self,
+        make_device_pool: Callable[..., MemoryPool],
+        monkeypatch: pytest.MonkeyPatch,
+        fake: ctypes.CDLL,
+        memory: str,
+    ) -> None:
+        del fake  # which has a second GPU
+        first, second = (SimpleNamespace(cuda_stream=0, device_index=index) for index in (0, 1))
+        own, foreign = (second, first) if memory.endswith(":1") else (first, second)
+        monkeypatch.setitem(sys.modules, "torch", StandInTorch(current=foreign))
+        pool = make_device_pool(device=memory, heap_size_mb=1)
+        tensor = torch_integration.pinned_empty(NBYTES, "uint8", pool)
+        remedy = f"device='{memory.partition(':')[0]}:{foreign.device_index}'"
+        told = rf"'{memory}' after a stream of cuda:{foreign.device_index}: .* cuda:{own.device_index}.*{remedy}"
+        for after in (foreign, None):  # PyTorch's current one
+            with pytest.raises(DeviceError, match=told):
+                torch_integration.release(tensor, after)
+        torch_integration.release(tensor, own)
+        del tensor
+        assert pool.get_statistics().active_allocations == 0
 
     def test_copies_between_devices_follow_both(
         self, make_device_pool: Callable[..., MemoryPool], late: LateWork
