@@ -13,6 +13,7 @@
 #include "held_value.hpp"
 #include "lease_batch.hpp"
 #include "lease_type.hpp"
+#include "memory_end.hpp"
 #include "python_log_sink.hpp"
 #include "tierpool/base/errors.hpp"
 #include "viewed_leases.hpp"
@@ -141,7 +142,7 @@ PyObject* reset(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObj
     const LogDelivery logs;
     BufferPool& pool = *pool_of(self);
     const auto [after] = bind_arguments("reset", kParameters, {values, count, names}, 0);
-    if (pool.reset(parse_event(after)) == ResetOutcome::live_views) {
+    if (end_all_leases(pool, parse_event(after)) == ResetOutcome::live_views) {
       refuse_reset(pool);
     }
     return py::none();

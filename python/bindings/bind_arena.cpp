@@ -11,6 +11,7 @@
 #include "bindings.hpp"
 #include "gil.hpp"
 #include "lease_type.hpp"
+#include "memory_end.hpp"
 #include "python_log_sink.hpp"
 #include "tierpool/arena/buffer_pool.hpp"
 
@@ -32,7 +33,7 @@ BufferPoolPointer construct(const std::shared_ptr<MemoryPool>& source, const std
   config.checked = checked;
   config.track_origins = track_origins;
   config.pin_registered = pin_registered;
-  return std::make_shared<BufferPool>(config, source);
+  return ending_without_gil(std::make_shared<BufferPool>(config, source));
 }
 
 std::uint64_t trim(BufferPool& pool, py::handle nbytes) {

@@ -6,6 +6,7 @@
 #include "arguments.hpp"
 #include "batch_sequence.hpp"
 #include "lease_batch.hpp"
+#include "memory_end.hpp"
 #include "tierpool/base/errors.hpp"
 
 namespace tierpool::bindings {
@@ -96,12 +97,12 @@ void LeaseBatch::release_unmade() noexcept {
   }
   const std::span<const Lease> all(leases_);
   if (items_.empty()) {
-    pool_->release_batch(all);
+    end_leases(*pool_, all);
     return;
   }
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (!items_[i]) {
-      pool_->release_batch(all.subspan(i, 1));
+      end_leases(*pool_, all.subspan(i, 1));
     }
   }
 }

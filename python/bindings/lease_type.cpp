@@ -30,7 +30,7 @@ void let_go(LeaseObject& lease) noexcept {
   if (lease.shared != nullptr) {
     lease.shared.reset();
   } else {
-    static_cast<void>(lease.pool->release(lease.lease));
+    end_lease(*lease.pool, lease.lease);
   }
 }
 
@@ -233,7 +233,7 @@ void release_now(LeaseObject& lease, BufferPool& pool) {
     pool.require_live(lease.lease);
   }
   check_releasable(lease);
-  if (pool.release(lease.lease) != ReleaseOutcome::released) {
+  if (end_lease(pool, lease.lease) != ReleaseOutcome::released) {
     pool.require_live(lease.lease);
   }
   static_cast<void>(lease.views.give_up());
@@ -265,7 +265,7 @@ void end_view(LeaseObject& lease) noexcept {
 PyObject* new_lease(const BufferPoolPointer& pool, const Lease& lease, ArrayLayout layout) noexcept {
   PyObject* self = take_memory();
   if (self == nullptr) {
-    static_cast<void>(pool->release(lease));
+    end_lease(*pool, lease);
     return nullptr;
   }
   LeaseObject& made = self_of(self);

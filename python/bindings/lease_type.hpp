@@ -7,6 +7,7 @@
 #include "array_layout.hpp"
 #include "bindings.hpp"
 #include "buffer_views.hpp"
+#include "memory_end.hpp"
 #include "tierpool/arena/buffer_pool.hpp"
 
 namespace tierpool::bindings {
@@ -18,7 +19,7 @@ using BufferPoolPointer = std::shared_ptr<BufferPool>;
 class SharedLease {
  public:
   SharedLease(BufferPoolPointer pool, const Lease& lease) noexcept : pool_(std::move(pool)), lease_(lease) {}
-  ~SharedLease() { static_cast<void>(pool_->release(lease_)); }
+  ~SharedLease() { end_lease(*pool_, lease_); }
   SharedLease(const SharedLease&) = delete;
   SharedLease& operator=(const SharedLease&) = delete;
 

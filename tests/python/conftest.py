@@ -7,7 +7,8 @@ import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -49,6 +50,22 @@ def make_pool() -> Callable[..., tierpool.MemoryPool]:
     def make(**settings: object) -> tierpool.MemoryPool:
         small = {"heap_size_mb": 16, "num_heaps": 1, "warmup_sizes": []}
         return tierpool.MemoryPool({**small, **settings})
+
+    return make
+
+
+@pytest.fixture
+def calls_with_stream() -> Callable[[tierpool.MemoryPool, tierpool.Buffer, Any], list[Callable[[], object]]]:
+    """Bind every call of a pool, and of a buffer of it, that names a stream."""
+
+    def make(pool: tierpool.MemoryPool, buffer: tierpool.Buffer, stream: Any) -> list[Callable[[], object]]:
+        return [
+            partial(pool.allocate, 64, stream=stream),
+            partial(pool.try_allocate, 64, stream=stream),
+            partial(buffer.release, stream=stream),
+            partial(buffer.record_stream, stream),
+            partial(pool.release, buffer, stream=stream),
+        ]
 
     return make
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,9 @@ import tierpool
 from tierpool import MemoryPool, _core
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    CallsWithStream = Callable[[MemoryPool, tierpool.Buffer, Any], list[Callable[[], object]]]
 
 PER_THREAD = 2
 
@@ -96,16 +97,10 @@ def test_per_thread_stream_is_another_one_on_every_thread(pool: MemoryPool) -> N
     ],
 )
 def test_what_is_no_stream_is_refused_and_changes_nothing(
-    pool: MemoryPool, stream: Any, error: type[Exception], words: str
+    pool: MemoryPool, calls_with_stream: CallsWithStream, stream: Any, error: type[Exception], words: str
 ) -> None:
     buffer = pool.allocate(1000)
-    for call in (
-        partial(pool.allocate, 1000, stream=stream),
-        partial(pool.try_allocate, 1000, stream=stream),
-        partial(buffer.release, stream=stream),
-        partial(buffer.record_stream, stream),
-        partial(pool.release, buffer, stream=stream),
-    ):
+    for call in calls_with_stream(pool, buffer, stream):
         with pytest.raises(error, match=words):
             call()
     assert not buffer.released

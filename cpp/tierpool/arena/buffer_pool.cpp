@@ -69,33 +69,37 @@ ReleaseOutcome BufferPool::release_locked(const Lease& lease) noexcept {
   return ReleaseOutcome::released;
 }
 
+ReleaseOutcome BufferPool::release(const Lease& lease, bool& left) noexcept {
+  const std::lock_guard<SpinLock> lock(lock_);
+  left = left || closed_;
+  return release_locked(lease);
+}
+
 ReleaseOutcome BufferPool::release(const Lease& lease) noexcept {
-  ReleaseOutcome outcome = ReleaseOutcome::foreign;
-  bool was_closed = false;
-  {
-    const std::lock_guard<SpinLock> lock(lock_);
-    outcome = release_locked(lease);
-    was_closed = closed_;
-  }
-  if (was_closed) {
-    give_back(UINT64_MAX);
+  bool left = false;
+  const ReleaseOutcome outcome = release(lease, left);
+  if (left) {
+    give_back_free();
   }
   return outcome;
 }
 
-std::uint64_t BufferPool::release_batch(std::span<const Lease> leases) noexcept {
+std::uint64_t BufferPool::release_batch(std::span<const Lease> leases, bool& left) noexcept {
   std::uint64_t released = 0;
-  bool was_closed = false;
-  {
-    const std::lock_guard<SpinLock> lock(lock_);
-    // Last first: a batch's buffers then return to the order they were in, and each is the last of its class.
-    for (std::size_t i = leases.size(); i-- > 0;) {
-      released += release_locked(leases[i]) == ReleaseOutcome::released ? 1 : 0;
-    }
-    was_closed = closed_;
+  const std::lock_guard<SpinLock> lock(lock_);
+  // Last first: a batch's buffers then return to the order they were in, and each is the last of its class.
+  for (std::size_t i = leases.size(); i-- > 0;) {
+    released += release_locked(leases[i]) == ReleaseOutcome::released ? 1 : 0;
   }
-  if (was_closed) {
-    give_back(UINT64_MAX);
+  left = left || closed_;
+  return released;
+}
+
+std::uint64_t BufferPool::release_batch(std::span<const Lease> leases) noexcept {
+  bool left = false;
+  const std::uint64_t released = release_batch(leases, left);
+  if (left) {
+    give_back_free();
   }
   return released;
 }
@@ -110,65 +114,62 @@ std::string BufferPool::note_reset() noexcept {
   return end.warn ? growth_message() : std::string();
 }
 
-void BufferPool::finish_reset(bool was_closed, bool has_quarantine, const std::string& warning) noexcept {
-  if (has_quarantine) {
-    end_quarantine(false);
+ResetOutcome BufferPool::reset() { return reset(nullptr); }
+
+ResetOutcome BufferPool::reset(std::shared_ptr<CompletionEvent> after) {
+  bool left = false;
+  const ResetOutcome outcome = reset(std::move(after), left);
+  if (left) {
+    give_back_free();
   }
-  if (was_closed) {
-    give_back(UINT64_MAX);
-  }
-  if (!warning.empty()) {
-    log(LogLevel::warning, warning);
-  }
+  return outcome;
 }
 
-ResetOutcome BufferPool::reset() {
+void BufferPool::end_leases(std::shared_ptr<CompletionEvent>& after) {
+  const std::uint64_t in_use_count = table_.in_use_count();
+  if (after == nullptr || in_use_count == 0) {
+    table_.reset();
+    return;
+  }
+  std::vector<std::uint32_t> slots;
+  slots.reserve(in_use_count);
+  quarantine_.reserve();
+  table_.reset_into(slots);
+  quarantine_.add(std::move(after), std::move(slots));
+}
+
+ResetOutcome BufferPool::reset(std::shared_ptr<CompletionEvent> after, bool& left) {
   std::string warning;
-  bool was_closed = false;
   bool has_quarantine = false;
   {
     const std::lock_guard<SpinLock> lock(lock_);
     if (refuses_reset()) {
       return ResetOutcome::live_views;
     }
-    table_.reset();
+    end_leases(after);
     warning = note_reset();
-    was_closed = closed_;
+    left = left || closed_;
     has_quarantine = !quarantine_.empty();
   }
-  finish_reset(was_closed, has_quarantine, warning);
-  return ResetOutcome::done;
-}
-
-ResetOutcome BufferPool::reset(std::shared_ptr<CompletionEvent> after) {
-  if (after == nullptr) {
-    return reset();
+  if (has_quarantine) {
+    end_quarantine(false, left);
   }
-  std::string warning;
-  bool was_closed = false;
-  {
-    const std::lock_guard<SpinLock> lock(lock_);
-    if (refuses_reset()) {
-      return ResetOutcome::live_views;
-    }
-    const std::uint64_t in_use_count = table_.in_use_count();
-    if (in_use_count != 0) {
-      std::vector<std::uint32_t> slots;
-      slots.reserve(in_use_count);
-      quarantine_.reserve();
-      table_.reset_into(slots);
-      quarantine_.add(std::move(after), std::move(slots));
-    } else {
-      table_.reset();
-    }
-    warning = note_reset();
-    was_closed = closed_;
+  if (!warning.empty()) {
+    log(LogLevel::warning, warning);
   }
-  finish_reset(was_closed, true, warning);
   return ResetOutcome::done;
 }
 
 bool BufferPool::end_quarantine(bool wait) noexcept {
+  bool left = false;
+  const bool ended_any = end_quarantine(wait, left);
+  if (left) {
+    give_back_free();
+  }
+  return ended_any;
+}
+
+bool BufferPool::end_quarantine(bool wait, bool& left) noexcept {
   bool ended_any = false;
   bool was_closed = false;
   for (std::uint64_t id = 0;;) {
@@ -193,9 +194,7 @@ bool BufferPool::end_quarantine(bool wait) noexcept {
     table_.end_quarantine(batch.slots);
     ended_any = ended_any || !batch.slots.empty();
   }
-  if (ended_any && was_closed) {
-    give_back(UINT64_MAX);
-  }
+  left = left || (ended_any && was_closed);
   return ended_any;
 }
 

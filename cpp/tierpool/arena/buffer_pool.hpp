@@ -67,6 +67,13 @@ class BufferPool {
   /// request finds no free buffer. Copies four bytes per lease. Throws std::bad_alloc, changing nothing.
   [[nodiscard]] ResetOutcome reset(std::shared_ptr<CompletionEvent> after);
 
+  /// The same three for callers that must not block, as a source may when memory goes back to it: what a closed pool
+  /// has to give back is left to give_back_free(), and `left` set.
+  [[nodiscard]] ReleaseOutcome release(const Lease& lease, bool& left) noexcept;
+  std::uint64_t release_batch(std::span<const Lease> leases, bool& left) noexcept;
+  [[nodiscard]] ResetOutcome reset(std::shared_ptr<CompletionEvent> after, bool& left);
+  void give_back_free() noexcept { static_cast<void>(give_back(UINT64_MAX)); }
+
   /// Gives every free buffer back to the source; live leases stay valid.
   void clear() { static_cast<void>(trim(UINT64_MAX)); }
   /// Gives at least `bytes` of free buffers back to the source, or all there are: the largest that do not exceed what
@@ -134,10 +141,11 @@ class BufferPool {
   [[nodiscard]] bool refuses_reset() const noexcept { return config_.checked && live_views_ != 0; }
   /// Counts a reset, with the lock held. What to log after it; usually nothing.
   [[nodiscard]] std::string note_reset() noexcept;
-  /// What follows a reset once the lock is free.
-  void finish_reset(bool was_closed, bool has_quarantine, const std::string& warning) noexcept;
+  /// Ends every lease, with the lock held. An event that is not needed stays with the caller: its end may run anything.
+  void end_leases(std::shared_ptr<CompletionEvent>& after);
   /// Makes the buffers of completed events free; with `wait`, of all events. Whether there were any.
   bool end_quarantine(bool wait) noexcept;
+  bool end_quarantine(bool wait, bool& left) noexcept;
   /// Gives free buffers back, until `bytes` are reached or `count` buffers.
   GivenBack give_back(std::uint64_t bytes, std::uint64_t count = UINT64_MAX) noexcept;
   [[nodiscard]] std::string growth_message() const noexcept;  // with the lock held

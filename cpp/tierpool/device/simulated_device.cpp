@@ -16,8 +16,6 @@ namespace {
 constexpr std::uint64_t kFirstAddress = std::uint64_t{1} << 60;
 constexpr std::uint64_t kEndAddress = std::uint64_t{1} << 62;
 
-std::size_t index_of(DeviceCall call) noexcept { return static_cast<std::size_t>(call); }
-
 bool overlap(std::uint64_t left, std::uint64_t right, std::uint64_t bytes) noexcept {
   return std::max(left, right) - std::min(left, right) < bytes;
 }
@@ -40,7 +38,7 @@ std::uint64_t SimulatedDevice::free_bytes() const {
 Reservation SimulatedDevice::reserve(std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   const std::string what = "Cannot reserve " + format_memory_size(bytes) + " of simulated addresses: ";
-  if (count_and_fail(DeviceCall::reserve)) {
+  if (calls_.count_and_fail(DeviceCall::reserve)) {
     throw DeviceError(what + "failure on demand");
   }
   if (bytes == 0) {
@@ -58,7 +56,7 @@ Reservation SimulatedDevice::reserve(std::uint64_t bytes) {
 
 bool SimulatedDevice::commit(std::uint64_t address, std::uint64_t bytes) noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(DeviceCall::commit)) {
+  if (calls_.count_and_fail(DeviceCall::commit)) {
     return false;
   }
   ReservedRange* range = find_granules(address, bytes);
@@ -75,7 +73,7 @@ bool SimulatedDevice::commit(std::uint64_t address, std::uint64_t bytes) noexcep
 
 bool SimulatedDevice::decommit(std::uint64_t address, std::uint64_t bytes) noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(DeviceCall::decommit)) {
+  if (calls_.count_and_fail(DeviceCall::decommit)) {
     return false;
   }
   ReservedRange* range = find_granules(address, bytes);
@@ -102,7 +100,7 @@ void SimulatedDevice::release(const Reservation& reservation) noexcept {
 
 DirectAllocation SimulatedDevice::allocate_direct(std::uint64_t bytes, std::uint64_t alignment) noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(DeviceCall::allocate_direct)) {
+  if (calls_.count_and_fail(DeviceCall::allocate_direct)) {
     return {};
   }
   if (!is_power_of_two(alignment) || alignment > max_alignment_bytes()) {
@@ -137,7 +135,7 @@ void SimulatedDevice::free_direct(std::uint64_t address, std::uint64_t bytes, st
 
 void SimulatedDevice::copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(DeviceCall::copy)) {
+  if (calls_.count_and_fail(DeviceCall::copy)) {
     throw DeviceError("Cannot copy " + format_memory_size(bytes) + " of simulated memory: failure on demand");
   }
   if (!is_readable(destination, bytes) || !is_readable(source, bytes) || overlap(destination, source, bytes)) {
@@ -157,12 +155,12 @@ void SimulatedDevice::use(std::uint64_t address, std::uint64_t bytes) noexcept {
 
 void SimulatedDevice::fail(DeviceCall call, std::uint64_t after, std::uint64_t times) {
   const std::lock_guard lock(mutex_);
-  failures_[index_of(call)] = {.after = after, .times = times};
+  calls_.fail(call, after, times);
 }
 
 void SimulatedDevice::recover() {
   const std::lock_guard lock(mutex_);
-  failures_.fill({});
+  calls_.recover();
 }
 
 std::uint64_t SimulatedDevice::reserved_bytes() const {
@@ -186,26 +184,12 @@ std::uint64_t SimulatedDevice::direct_bytes() const {
 
 std::uint64_t SimulatedDevice::call_count(DeviceCall call) const {
   const std::lock_guard lock(mutex_);
-  return call_counts_[index_of(call)];
+  return calls_.count(call);
 }
 
 std::uint64_t SimulatedDevice::misuse_count() const {
   const std::lock_guard lock(mutex_);
   return misuse_count_;
-}
-
-bool SimulatedDevice::count_and_fail(DeviceCall call) noexcept {
-  ++call_counts_[index_of(call)];
-  FailureOrder& order = failures_[index_of(call)];
-  if (order.after > 0) {
-    --order.after;
-    return false;
-  }
-  if (order.times == 0) {
-    return false;
-  }
-  --order.times;
-  return true;
 }
 
 /// Addresses that were never handed out before, so that a stale one is always caught; 0 when none are left.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -11,6 +10,7 @@
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/base/fork_handler.hpp"
 #include "tierpool/device/device.hpp"
+#include "tierpool/device/failure_orders.hpp"
 #include "tierpool/device/simulated_streams.hpp"
 
 namespace tierpool {
@@ -66,11 +66,6 @@ class SimulatedDevice final : public Device {
   [[nodiscard]] std::uint64_t misuse_count() const;
 
  private:
-  static constexpr std::size_t kCallKinds = 5;
-  struct FailureOrder {
-    std::uint64_t after = 0;
-    std::uint64_t times = 0;
-  };
   struct ReservedRange {
     std::uint64_t bytes = 0;
     std::set<std::uint64_t> committed_granules;  // addresses
@@ -81,7 +76,6 @@ class SimulatedDevice final : public Device {
   };
 
   // All of these expect mutex_ to be held.
-  [[nodiscard]] bool count_and_fail(DeviceCall call) noexcept;
   [[nodiscard]] std::uint64_t take_addresses(std::uint64_t bytes, std::uint64_t alignment) noexcept;
   [[nodiscard]] ReservedRange* find_reserved(std::uint64_t address, std::uint64_t bytes) noexcept;
   [[nodiscard]] ReservedRange* find_granules(std::uint64_t address, std::uint64_t bytes) noexcept;
@@ -101,8 +95,7 @@ class SimulatedDevice final : public Device {
   std::uint64_t misuse_count_ = 0;
   std::map<std::uint64_t, ReservedRange> reserved_;
   std::map<std::uint64_t, DirectRange> direct_;
-  std::array<FailureOrder, kCallKinds> failures_{};
-  std::array<std::uint64_t, kCallKinds> call_counts_{};
+  FailureOrders<DeviceCall, 5> calls_;
   SimulatedStreams streams_{[this](std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) {
     use(destination, bytes);
     use(source, bytes);

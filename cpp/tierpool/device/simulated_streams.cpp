@@ -15,8 +15,6 @@ namespace {
 constexpr std::uint64_t kDefaultStreamId = 0;  // inside: ids are told one higher, as 0 means none
 constexpr StreamHandle kFirstHandle = 0x5000;
 
-std::size_t index_of(StreamCall call) noexcept { return static_cast<std::size_t>(call); }
-
 }  // namespace
 
 SimulatedStreams::SimulatedStreams(Copy copy) : copy_(std::move(copy)) {
@@ -47,7 +45,7 @@ bool SimulatedStreams::is_capturing(StreamHandle stream) noexcept {
 
 EventHandle SimulatedStreams::create_event() noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(StreamCall::create_event)) {
+  if (calls_.count_and_fail(StreamCall::create_event)) {
     return kNoEvent;
   }
   try {
@@ -72,7 +70,7 @@ void SimulatedStreams::destroy_event(EventHandle event) noexcept {
 
 bool SimulatedStreams::record_event(EventHandle event, StreamHandle stream) noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(StreamCall::record_event)) {
+  if (calls_.count_and_fail(StreamCall::record_event)) {
     return false;
   }
   Event* found = find_event(event);
@@ -102,7 +100,7 @@ bool SimulatedStreams::record_event(EventHandle event, StreamHandle stream) noex
 
 EventState SimulatedStreams::query_event(EventHandle event) noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(StreamCall::query_event)) {
+  if (calls_.count_and_fail(StreamCall::query_event)) {
     return EventState::failed;
   }
   const Event* found = find_event(event);
@@ -115,7 +113,7 @@ EventState SimulatedStreams::query_event(EventHandle event) noexcept {
 
 bool SimulatedStreams::wait_event(StreamHandle stream, EventHandle event) noexcept {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(StreamCall::wait_event)) {
+  if (calls_.count_and_fail(StreamCall::wait_event)) {
     return false;
   }
   const Event* found = find_event(event);
@@ -139,7 +137,7 @@ bool SimulatedStreams::wait_event(StreamHandle stream, EventHandle event) noexce
 bool SimulatedStreams::synchronize_event(EventHandle event) noexcept {
   std::unique_lock lock(mutex_);
   const Event* found = find_event(event);
-  if (count_and_fail(StreamCall::synchronize) || found == nullptr || found->captured) {
+  if (calls_.count_and_fail(StreamCall::synchronize) || found == nullptr || found->captured) {
     misuse_count_ += found != nullptr && found->captured ? 1 : 0;
     return false;
   }
@@ -150,7 +148,7 @@ bool SimulatedStreams::synchronize_event(EventHandle event) noexcept {
 bool SimulatedStreams::synchronize_stream(StreamHandle stream) noexcept {
   std::unique_lock lock(mutex_);
   Stream* found = find(stream);
-  if (count_and_fail(StreamCall::synchronize) || found == nullptr || found->capturing) {
+  if (calls_.count_and_fail(StreamCall::synchronize) || found == nullptr || found->capturing) {
     misuse_count_ += found == nullptr ? 1 : 0;
     return false;
   }
@@ -162,7 +160,7 @@ bool SimulatedStreams::synchronize_device() noexcept {
   const auto captures = [](const auto& entry) { return entry.second.capturing; };
   const bool invalidates = std::ranges::any_of(streams_, captures);
   misuse_count_ += invalidates ? 1 : 0;
-  if (count_and_fail(StreamCall::synchronize) || invalidates) {
+  if (calls_.count_and_fail(StreamCall::synchronize) || invalidates) {
     return false;
   }
   return run_until(lock, [&] {
@@ -174,7 +172,7 @@ bool SimulatedStreams::synchronize_device() noexcept {
 void SimulatedStreams::copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,
                                   StreamHandle stream) {
   const std::lock_guard lock(mutex_);
-  if (count_and_fail(StreamCall::copy_async)) {
+  if (calls_.count_and_fail(StreamCall::copy_async)) {
     throw DeviceError("Cannot copy " + std::to_string(bytes) + " bytes on device simulated: failure on demand");
   }
   Stream* found = find(stream);
@@ -253,12 +251,12 @@ void SimulatedStreams::end_capture(StreamHandle stream) {
 
 void SimulatedStreams::fail(StreamCall call, std::uint64_t after, std::uint64_t times) {
   const std::lock_guard lock(mutex_);
-  failures_[index_of(call)] = {.after = after, .times = times};
+  calls_.fail(call, after, times);
 }
 
 void SimulatedStreams::recover() {
   const std::lock_guard lock(mutex_);
-  failures_.fill({});
+  calls_.recover();
 }
 
 std::uint64_t SimulatedStreams::queued_count() const {
@@ -278,26 +276,12 @@ std::uint64_t SimulatedStreams::event_count() const {
 
 std::uint64_t SimulatedStreams::call_count(StreamCall call) const {
   const std::lock_guard lock(mutex_);
-  return call_counts_[index_of(call)];
+  return calls_.count(call);
 }
 
 std::uint64_t SimulatedStreams::misuse_count() const {
   const std::lock_guard lock(mutex_);
   return misuse_count_;
-}
-
-bool SimulatedStreams::count_and_fail(StreamCall call) noexcept {
-  ++call_counts_[index_of(call)];
-  FailureOrder& order = failures_[index_of(call)];
-  if (order.after > 0) {
-    --order.after;
-    return false;
-  }
-  if (order.times == 0) {
-    return false;
-  }
-  --order.times;
-  return true;
 }
 
 std::uint64_t SimulatedStreams::add_stream(StreamHandle handle) {

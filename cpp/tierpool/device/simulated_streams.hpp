@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +11,7 @@
 #include <set>
 
 #include "tierpool/base/fork_handler.hpp"
+#include "tierpool/device/failure_orders.hpp"
 #include "tierpool/device/stream.hpp"
 
 namespace tierpool {
@@ -73,11 +73,6 @@ class SimulatedStreams final : public DeviceStreams {
   [[nodiscard]] std::uint64_t misuse_count() const;
 
  private:
-  static constexpr std::size_t kCallKinds = 6;
-  struct FailureOrder {
-    std::uint64_t after = 0;
-    std::uint64_t times = 0;
-  };
   /// One recording of an event: waits that were given before it is recorded again still mean this one.
   struct Recording {
     EventHandle event = kNoEvent;
@@ -104,7 +99,6 @@ class SimulatedStreams final : public DeviceStreams {
   };
 
   // All of these expect mutex_ to be held.
-  [[nodiscard]] bool count_and_fail(StreamCall call) noexcept;
   [[nodiscard]] Stream* find(StreamHandle stream);
   [[nodiscard]] Event* find_event(EventHandle event) noexcept;
   [[nodiscard]] bool is_complete(const Recording& recording) const noexcept;
@@ -127,8 +121,7 @@ class SimulatedStreams final : public DeviceStreams {
   std::uint64_t next_stream_id_ = 0;
   EventHandle next_event_ = 0xe000;
   std::uint64_t misuse_count_ = 0;
-  std::array<FailureOrder, kCallKinds> failures_{};
-  std::array<std::uint64_t, kCallKinds> call_counts_{};
+  FailureOrders<StreamCall, 6> calls_;
   ForkHandler fork_handler_{ForkHandler::Rank::device, [this] { mutex_.lock(); }, [this] { mutex_.unlock(); }};
 };
 

@@ -235,6 +235,36 @@ TEST(Close, RefusesNewWorkAndLetsLeasesEnd) {
   expect_true_books(arena);
 }
 
+TEST(Close, WhatGoesBackCanBeLeftForLater) {
+  SimulatedArena arena;
+  BufferPool& pool = *arena.pool;
+  const std::vector<Lease> leases = alloc_batch(pool, {1000, 1000, 1000, 1000});
+  const auto event = std::make_shared<FakeEvent>();
+  bool left = false;
+  EXPECT_EQ(pool.release(leases[0], left), ReleaseOutcome::released);
+  EXPECT_FALSE(left) << "an open pool keeps its buffers";
+  pool.close();
+  EXPECT_EQ(pool.release(leases[1], left), ReleaseOutcome::released);
+  EXPECT_TRUE(left);
+  left = false;
+  EXPECT_EQ(pool.release_batch(std::vector<Lease>{leases[2]}, left), 1u);
+  EXPECT_TRUE(left);
+  EXPECT_EQ(pool.free_count(), 2u);
+  pool.give_back_free();
+  EXPECT_EQ(pool.free_count(), 0u);
+  expect_true_books(arena);
+
+  left = false;
+  EXPECT_EQ(pool.reset(event, left), ResetOutcome::done);
+  EXPECT_TRUE(left);
+  event->complete = true;
+  EXPECT_EQ(pool.reset(nullptr, left), ResetOutcome::done);
+  EXPECT_EQ(pool.free_count(), 1u);
+  pool.give_back_free();
+  EXPECT_EQ(arena.device->direct_bytes(), 0u);
+  expect_true_books(arena);
+}
+
 TEST(Close, WorkInFlightKeepsItsMemoryUntilItIsDone) {
   SimulatedArena arena;
   static_cast<void>(arena.pool->alloc(kMiB));

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tierpool import DeviceError
+from tierpool import BufferPool, DeviceError
 from tierpool.integrations import torch as torch_integration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tierpool import Buffer, MemoryPool
+    from tierpool import Buffer, Lease, LeaseBatch, MemoryPool
+
+    CallsWithStream = Callable[[MemoryPool, Buffer, Any], list[Callable[[], object]]]
 
 pytestmark = pytest.mark.cuda
 
@@ -189,14 +191,16 @@ class TestCopy:
 
 
 class TestStreamOfAnotherDevice:
-    def test_is_refused_everywhere(self, device_pool: MemoryPool, pinned_pool: MemoryPool, foreign_stream: int) -> None:
+    def test_is_refused_everywhere(
+        self,
+        device_pool: MemoryPool,
+        pinned_pool: MemoryPool,
+        calls_with_stream: CallsWithStream,
+        foreign_stream: int,
+    ) -> None:
         buffer, pinned = device_pool.allocate(64), pinned_pool.allocate(64)
         for call in (
-            partial(device_pool.allocate, 64, stream=foreign_stream),
-            partial(device_pool.try_allocate, 64, stream=foreign_stream),
-            partial(buffer.release, stream=foreign_stream),
-            partial(buffer.record_stream, foreign_stream),
-            partial(device_pool.release, buffer, stream=foreign_stream),
+            *calls_with_stream(device_pool, buffer, foreign_stream),
             partial(buffer.copy_from, bytes(64), foreign_stream),
             partial(buffer.copy_to, bytearray(64), foreign_stream),
             partial(buffer.copy_from, pinned, foreign_stream),
@@ -316,3 +320,45 @@ class TestWaitsWithoutTheGil:
         batches = [pool.allocate_batch([NBYTES, NBYTES])]
         pool.close()
         self.run(fake, batches.clear)
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda _, held: held.clear(),
+            lambda _, held: held[0].release(),
+            lambda _, held: held[0].__exit__(None, None, None),
+            lambda arena, held: arena.release(held[0]),
+            lambda arena, _: arena.reset(),
+        ],
+        ids=["drop", "release", "exit", "release by the arena", "reset"],
+    )
+    def test_the_last_lease_of_a_closed_arena(
+        self,
+        fake: ctypes.CDLL,
+        make_device_pool: Callable[..., MemoryPool],
+        end: Callable[[BufferPool, list[Lease]], None],
+    ) -> None:
+        pool = make_device_pool()
+        arena = BufferPool(pool)
+        held = [arena.alloc(NBYTES)]
+        arena.close()
+        pool.close()
+        self.run(fake, partial(end, arena, held))
+
+    @pytest.mark.parametrize("end", [list.clear, lambda held: held[0].release()], ids=["drop", "release"])
+    def test_a_batch_of_leases_of_a_closed_arena(
+        self, fake: ctypes.CDLL, make_device_pool: Callable[..., MemoryPool], end: Callable[[list[LeaseBatch]], None]
+    ) -> None:
+        pool = make_device_pool()
+        arena = BufferPool(pool)
+        held = [arena.alloc_batch([NBYTES, NBYTES])]
+        arena.close()
+        pool.close()
+        self.run(fake, partial(end, held))
+
+    def test_an_arena_that_is_dropped(self, fake: ctypes.CDLL, make_device_pool: Callable[..., MemoryPool]) -> None:
+        pool = make_device_pool()
+        arenas = [BufferPool(pool)]
+        arenas[0].alloc(NBYTES).release()
+        pool.close()
+        self.run(fake, arenas.clear)
