@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <ostream>
 #include <random>
 #include <string>
@@ -115,9 +116,11 @@ class Program {
 struct Variant {
   bool magazines = false;
   OnExhaustion on_exhaustion = OnExhaustion::raise;
+  bool limited = false;  ///< by max_bytes, to what the heaps have
 
   [[nodiscard]] std::string name() const {
-    return std::string(magazines ? "on" : "off") + (on_exhaustion == OnExhaustion::fallback ? "Fallbacks" : "");
+    return std::string(magazines ? "on" : "off") + (on_exhaustion == OnExhaustion::fallback ? "Fallbacks" : "") +
+           (limited ? "Limited" : "");
   }
   friend void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name(); }
 };
@@ -132,9 +135,10 @@ class MemoryPoolStreamsStress : public testing::PoolTest, public ::testing::With
 
   /// Room for about half of what the programs would like to have.
   MemoryPool& build_pool(std::uint64_t granules) {
-    return build(granules * kGranule, 1, [](PoolConfig& config) {
+    return build(granules * kGranule, 1, [granules](PoolConfig& config) {
       config.magazines = GetParam().magazines;
       config.on_exhaustion = GetParam().on_exhaustion;
+      config.max_bytes = GetParam().limited ? std::optional(granules * kGranule) : std::nullopt;
     });
   }
 
@@ -227,7 +231,9 @@ TEST_P(MemoryPoolStreamsStress, ThreadsOnEightStreamsKeepWhatTheyWrote) {
 INSTANTIATE_TEST_SUITE_P(Magazines, MemoryPoolStreamsStress,
                          ::testing::Values(Variant{}, Variant{.magazines = true},
                                            Variant{.on_exhaustion = OnExhaustion::fallback},
-                                           Variant{.magazines = true, .on_exhaustion = OnExhaustion::fallback}),
+                                           Variant{.magazines = true, .on_exhaustion = OnExhaustion::fallback},
+                                           Variant{.on_exhaustion = OnExhaustion::fallback, .limited = true},
+                                           Variant{.magazines = true, .limited = true}),
                          [](const auto& test) { return test.param.name(); });
 
 }  // namespace
