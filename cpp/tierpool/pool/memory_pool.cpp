@@ -58,7 +58,8 @@ std::optional<std::uint64_t> commit_limit_bytes(const PoolConfig& config, Device
   return align_up(config.heap_size_bytes, device.granularity_bytes()) * config.num_heaps;
 }
 
-std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, StreamLanes& lanes) {
+std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, StreamLanes& lanes,
+                                              const std::function<bool()>& await_streams) {
   std::vector<std::unique_ptr<Heap>> heaps;
   if (!config.enabled) {
     return heaps;
@@ -67,7 +68,8 @@ std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& 
   try {
     heaps.reserve(config.num_heaps);
     for (std::uint32_t index = 0; index < config.num_heaps; ++index) {
-      const Heap::Options options{index, capacity_bytes, config.placement, &lanes.commit_limit, &lanes.memory};
+      const Heap::Options options{index,         capacity_bytes, config.placement, &lanes.commit_limit,
+                                  &lanes.memory, await_streams};
       heaps.push_back(std::make_unique<Heap>(device, lanes.used, options));
     }
   } catch (const std::exception& error) {
@@ -89,7 +91,7 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
                    : std::make_shared<StreamLanes>(*this, *device_, config_.max_bytes,
                                                    commit_limit_bytes(config_, *device_))),
       stream_(stream),
-      heaps_(make_heaps(config_, *device_, *lanes_)),
+      heaps_(make_heaps(config_, *device_, *lanes_, await_streams())),
       heap_count_(static_cast<std::uint32_t>(heaps_.size())),
       layout_(std::min(config_.exact_above_bytes, heap_size_bytes_)),
       caches_(layout_, magazine_limits(config_), heaps_.size(),
@@ -115,7 +117,11 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
   }
 }
 
-MemoryPool::~MemoryPool() = default;
+MemoryPool::~MemoryPool() {
+  for (const auto& heap : heaps_) {
+    heap->close();  // once more, while there is someone to ask for its streams
+  }
+}
 
 std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::shared_ptr<Device> device) {
   const bool is_host_ordered = device->streams() == nullptr || device->host_accessible();
@@ -127,6 +133,13 @@ std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::sh
     PoolLog::creation_failed();
     throw;
   }
+}
+
+std::function<bool()> MemoryPool::await_streams() {
+  if (!is_stream_ordered_) {
+    return nullptr;  // the heap waits for the device: copies may run of what came back without a stream's name
+  }
+  return [this] { return has_finished_stream({}); };
 }
 
 std::shared_ptr<MemoryPool> MemoryPool::own(MemoryPool* pool) {

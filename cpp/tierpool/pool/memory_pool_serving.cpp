@@ -106,14 +106,17 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
 AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, const Plan& plan,
                                             Allocation& allocation) noexcept {
   AllocationOutcome outcome = AllocationOutcome::out_of_memory;
-  if (plan.exact_bytes <= heap_size_bytes_) {
-    outcome = serve_from_heaps(request, plan, allocation);
+  const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
+  const bool fits_heaps = plan.exact_bytes <= heap_size_bytes_;
+  if (fits_heaps) {
+    Plan patient = plan;
+    patient.most = falls_back ? Wait::events : Wait::device;
+    outcome = serve_from_heaps(request, patient, allocation);
   }
   if (outcome == AllocationOutcome::served) {
     limit_.give_back(plan.block_bytes - allocation.block_bytes);  // an exact block where a class was planned
     return outcome;
   }
-  const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
   if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
     limit_.give_back(plan.block_bytes);
     return AllocationOutcome::would_block;
@@ -122,7 +125,10 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
     limit_.give_back(plan.block_bytes);
     return AllocationOutcome::closed;
   }
-  if (falls_back && take_fallback(request, plan, allocation)) {
+  const auto serve_waiting = [&] {  // when the device has no more either
+    return fits_heaps && has_streams_ && serve_from_heaps(request, plan, allocation) == AllocationOutcome::served;
+  };
+  if (falls_back && (take_fallback(request, plan, allocation) || serve_waiting())) {
     limit_.give_back(plan.block_bytes - allocation.block_bytes);
     outcome = AllocationOutcome::served;
   } else {
@@ -138,7 +144,9 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
 AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, const Plan& plan,
                                                Allocation& allocation) noexcept {
   if (is_stream_ordered_) {
-    poll_pending(&stream_);
+    if (poll_pending(&stream_, request.may_block) == Polled::must_block) {
+      return AllocationOutcome::would_block;
+    }
     keep_tail();
     // What is at hand goes before more of the device's memory.
     const AllocationOutcome outcome = serve_without_growth(request, plan, allocation);

@@ -225,8 +225,11 @@ TEST_F(CudaHardware, NothingADeviceDoesBreaksACapture) {
   }
   const EventHandle other = streams.create_event();
   EXPECT_NE(other, kNoEvent);
-  EXPECT_TRUE(streams.record_event(other, kPerThreadStream));
-  EXPECT_TRUE(streams.synchronize_event(other));
+  for (const StreamHandle lasting : {kDefaultStream, kPerThreadStream}) {
+    EXPECT_FALSE(streams.is_capturing(lasting));
+    EXPECT_TRUE(streams.record_event(other, lasting));
+    EXPECT_TRUE(streams.synchronize_event(other));
+  }
   streams.destroy_event(other);
   EXPECT_EQ(stream.end(), kCuSuccess);
   EXPECT_FALSE(streams.is_capturing(stream.handle()));
