@@ -296,7 +296,7 @@ class MemoryPool {
                                                        Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome try_under_pressure(const AllocationRequest& request, const Plan& plan,
                                                      Allocation& allocation) noexcept;
-  /// Completes what counts for max_bytes and is pending, as far as the request may wait for it.
+  /// As plan(), after what counts for max_bytes and is pending has been completed as far as the request may wait.
   [[nodiscard]] AllocationOutcome plan_within_limit(const AllocationRequest& request, Plan& plan) noexcept;
   [[nodiscard]] bool settle_other_lanes(Wait most) noexcept;
   [[nodiscard]] bool has_addresses_for(std::uint64_t bytes) const noexcept;

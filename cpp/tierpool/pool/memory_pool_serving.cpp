@@ -87,7 +87,8 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
   allocation.requested_bytes = request.bytes;
   allocation.holder = request.holder;
   Plan plan{.counted = counted};
-  const AllocationOutcome within_limit = plan_within_limit(request, plan);
+  const AllocationOutcome within_limit =
+      this->plan(request, plan) ? AllocationOutcome::served : plan_within_limit(request, plan);
   if (within_limit != AllocationOutcome::served) {
     if (within_limit == AllocationOutcome::over_limit) {
       fallbacks_.count_exhaustion();
