@@ -55,7 +55,9 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] Reservation reserve(std::uint64_t bytes) override;
   [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override;
-  [[nodiscard]] bool commits_whole() const noexcept override { return !virtual_memory_; }
+  [[nodiscard]] CommitScope commit_scope() const noexcept override {
+    return virtual_memory_ ? CommitScope::granules : CommitScope::always;
+  }
   [[nodiscard]] AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept override;
   [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override;
   void release(const Reservation& reservation) noexcept override;

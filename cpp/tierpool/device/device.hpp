@@ -20,6 +20,13 @@ struct AddressRange {
   std::uint64_t bytes = 0;
 };
 
+/// Of what a device takes memory when granules are committed.
+enum class CommitScope {
+  granules,
+  reservation,  ///< of all of it, which goes back whole, too
+  always        ///< of all of it with its addresses; decommit is refused
+};
+
 /// Memory taken from a device outside any heap: the fallback path.
 struct DirectAllocation {
   std::uint64_t address = 0;  ///< 0: the device has no memory left for this request
@@ -58,8 +65,7 @@ class Device {
   /// Blocks. False when the device has none left; the range is then as it was or partly committed, and may be
   /// committed or decommitted again.
   [[nodiscard]] virtual bool commit(std::uint64_t address, std::uint64_t bytes) noexcept = 0;
-  /// Whether a commit of some granules takes the memory of the whole reservation.
-  [[nodiscard]] virtual bool commits_whole() const noexcept { return false; }
+  [[nodiscard]] virtual CommitScope commit_scope() const noexcept { return CommitScope::granules; }
   /// The part of a committed range whose memory goes when the range is decommitted. Less than the range where memory
   /// comes in pieces that go whole, of which some reach beyond it.
   [[nodiscard]] virtual AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept {

@@ -49,7 +49,9 @@ class PinnedHostDevice final : public Device {
 
   [[nodiscard]] Reservation reserve(std::uint64_t bytes) override;
   [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override;
-  [[nodiscard]] bool commits_whole() const noexcept override { return true; }
+  [[nodiscard]] CommitScope commit_scope() const noexcept override {
+    return write_combined_ ? CommitScope::always : CommitScope::reservation;
+  }
   [[nodiscard]] AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept override;
   [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override;
   void release(const Reservation& reservation) noexcept override;

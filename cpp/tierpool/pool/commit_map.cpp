@@ -61,7 +61,7 @@ bool CommitMap::covers(std::uint64_t offset_bytes, std::uint64_t bytes) const no
 
 std::uint64_t CommitMap::commit(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept {
   const std::uint64_t before = committed_bytes();
-  if (device_.commits_whole()) {
+  if (device_.commit_scope() != CommitScope::granules) {
     offset_bytes = 0;
     bytes = capacity_bytes_;
   }

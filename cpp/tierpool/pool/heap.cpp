@@ -18,6 +18,11 @@ Heap::Heap(Device& device, UsedBytes& used, const Options& options)
       commits_(device, reservation_.get(), options.capacity_bytes, options.commit_limit, options.memory),
       blocks_(options.capacity_bytes, options.placement),
       written_end_bytes_(device.commits_zeroed() ? 0 : options.capacity_bytes) {
+  if (device.commit_scope() == CommitScope::always) {
+    bool complete = false;
+    commits_.commit(0, capacity_bytes_,
+                    complete);  // counts what is taken already; where it fails, the first block does
+  }
   publish_view();
 }
 

@@ -59,10 +59,10 @@ std::optional<std::uint64_t> commit_limit_bytes(const PoolConfig& config, Device
 }
 
 std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, StreamLanes& lanes,
-                                              const std::function<bool()>& await_streams) {
+                                              bool is_home, const std::function<bool()>& await_streams) {
   std::vector<std::unique_ptr<Heap>> heaps;
-  if (!config.enabled) {
-    return heaps;
+  if (!config.enabled || (!is_home && device.commit_scope() == CommitScope::always)) {
+    return heaps;  // the home lane's reservations hold all that the lanes may commit
   }
   const std::uint64_t capacity_bytes = align_up(config.heap_size_bytes, kUnitBytes);
   try {
@@ -91,7 +91,7 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
                    : std::make_shared<StreamLanes>(*this, *device_, config_.max_bytes,
                                                    commit_limit_bytes(config_, *device_))),
       stream_(stream),
-      heaps_(make_heaps(config_, *device_, *lanes_, await_streams())),
+      heaps_(make_heaps(config_, *device_, *lanes_, is_home(), await_streams())),
       heap_count_(static_cast<std::uint32_t>(heaps_.size())),
       layout_(std::min(config_.exact_above_bytes, heap_size_bytes_)),
       caches_(layout_, magazine_limits(config_), heaps_.size(),
@@ -244,8 +244,12 @@ void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) c
     throw PoolClosedError("cannot allocate " + std::to_string(bytes) +
                           " bytes: the pool is closed; create a new MemoryPool");
   }
-  const bool over_limit = outcome == AllocationOutcome::over_limit;
-  throw out_of_memory_error(bytes, over_limit, lanes_->home().statistics(), config_, *device_);
+  const bool lacks_heaps = config_.enabled && heaps_.empty() && config_.on_exhaustion == OnExhaustion::raise;
+  Shortage shortage = lacks_heaps ? Shortage::heaps : Shortage::memory;
+  if (outcome == AllocationOutcome::over_limit) {
+    shortage = Shortage::limit;
+  }
+  throw out_of_memory_error(bytes, shortage, lanes_->home().statistics(), config_, *device_);
 }
 
 Allocation MemoryPool::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {

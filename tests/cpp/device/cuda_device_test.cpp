@@ -165,7 +165,7 @@ TEST_F(CudaDeviceTest, WithoutVirtualMemoryAReservationTakesAllOfItsMemory) {
   for (const int index : {0, 1}) {
     CudaDevice device(index, {.chunk_bytes = kGranule, .virtual_memory = index == 1}, *driver_);
     EXPECT_FALSE(device.has_virtual_memory());
-    EXPECT_TRUE(device.commits_whole());
+    EXPECT_EQ(device.commit_scope(), CommitScope::always);
     const Reservation range = device.reserve(3 * kGranule + 1);
     EXPECT_EQ(range.bytes, 4 * kGranule);
     EXPECT_EQ(range.address % kGranule, 0u);

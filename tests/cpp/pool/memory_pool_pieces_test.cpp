@@ -40,6 +40,12 @@ class MemoryPoolPiecesTest : public FakeCudaTest {
       }
     }
   }
+  MemoryPool& build_without_virtual_memory(OnExhaustion on_exhaustion) {
+    PoolConfig config = quiet_config(8 * kMiB, 2);
+    config.on_exhaustion = on_exhaustion;
+    pool_ = MemoryPool::create(config, std::make_shared<CudaDevice>(1, CudaDevice::Options{}, *driver_));
+    return *pool_;
+  }
   void expect_truth() {
     EXPECT_EQ(pool_->statistics().committed_bytes, fake_cuda_used_bytes(0));
     EXPECT_EQ(pool_->statistics().reserved_bytes, fake_cuda_used_bytes(0));
@@ -100,6 +106,40 @@ TEST_F(MemoryPoolPiecesTest, MemoryTheDriverKeepsStaysCounted) {
   expect_truth();
   EXPECT_EQ(pool_->trim(), kHeapBytes);
   expect_truth();
+}
+
+TEST_F(MemoryPoolPiecesTest, WithoutVirtualMemoryTheFirstLaneHasAllHeaps) {
+  MemoryPool& pool = build_without_virtual_memory(OnExhaustion::fallback);
+  const std::uint64_t heaps_bytes = fake_cuda_used_bytes(1);
+  EXPECT_GE(heaps_bytes, 16 * kMiB);
+  EXPECT_EQ(pool.statistics().reserved_bytes, 16 * kMiB) << "all of it is taken with the addresses";
+  EXPECT_EQ(pool.statistics().committed_bytes, 16 * kMiB);
+  const Allocation first = pool.allocate(kBlockBytes);
+  EXPECT_FALSE(first.is_fallback());
+  for (int index = 0; index < 3; ++index) {
+    const StreamHandle stream = fake_cuda_create_stream(1);
+    MemoryPool& lane = pool.lane(stream);
+    const Allocation further = lane.allocate(kBlockBytes);
+    EXPECT_TRUE(further.is_fallback());
+    EXPECT_EQ(fake_cuda_used_bytes(1), heaps_bytes + kBlockBytes);
+    EXPECT_EQ(pool.statistics().reserved_bytes, 16 * kMiB + kBlockBytes);
+    EXPECT_EQ(lane.try_allocate(1), std::nullopt);
+    EXPECT_TRUE(lane.release(further, stream));
+    EXPECT_EQ(fake_cuda_used_bytes(1), heaps_bytes);
+  }
+  EXPECT_EQ(pool.statistics().capacity_bytes, 16 * kMiB);
+  expect_identities(pool);
+  EXPECT_TRUE(pool.release(first));
+  EXPECT_EQ(pool.trim(false), 0u);
+  EXPECT_EQ(pool.statistics().reserved_bytes, 16 * kMiB);
+}
+
+TEST_F(MemoryPoolPiecesTest, LanesWithoutHeapsSayWhyTheyCannotServe) {
+  MemoryPool& pool = build_without_virtual_memory(OnExhaustion::raise);
+  MemoryPool& lane = pool.lane(fake_cuda_create_stream(1));
+  const std::string message = message_of<OutOfMemoryError>([&] { static_cast<void>(lane.allocate(kBlockBytes)); });
+  EXPECT_NE(message.find("only the default stream"), std::string::npos) << message;
+  EXPECT_NE(message.find("on_exhaustion='fallback'"), std::string::npos) << message;
 }
 
 TEST_F(MemoryPoolPiecesTest, PinnedMemoryIsCountedWholeAsItIsTaken) {
