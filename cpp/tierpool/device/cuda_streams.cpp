@@ -119,7 +119,7 @@ bool CudaStreams::synchronize_device() noexcept {
   }
   const CuResult result = scope ? call().ctx_synchronize() : scope.result();
   // Where the driver or the context has gone, no work is left.
-  return result == kCuSuccess || result == kCuContextIsDestroyed || !context_.driver().is_usable();
+  return result == kCuSuccess || says_context_is_gone(result) || !context_.driver().is_usable();
 }
 
 void CudaStreams::copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,

@@ -307,6 +307,7 @@ class MemoryPool {
     bool is_named = false;  ///< whether the lane's stream is
   };
   [[nodiscard]] std::uint64_t trim_lane(const TrimOptions& options, bool& refused);
+  [[nodiscard]] bool wait(EventHandle event, Wait most) noexcept;
   [[nodiscard]] bool has_finished_stream(const TrimOptions& options) noexcept;
   [[nodiscard]] std::uint64_t returned_count() const noexcept;
   [[nodiscard]] bool has_tail() const noexcept { return is_stream_ordered_ && !stream_.is_lasting(); }

@@ -274,7 +274,7 @@ bool MemoryPool::complete(PendingRelease::Use& use, Completion completion, Wait 
     use.complete = completion != Completion::ordered && most == Wait::device && events.wait_for_device();
     return use.complete;
   }
-  use.complete = completion == Completion::ordered ? events.order(stream_, use.event) : events.wait(use.event);
+  use.complete = completion == Completion::ordered ? events.order(stream_, use.event) : wait(use.event, most);
   if (use.complete) {
     events.recycle(use.event);
   }

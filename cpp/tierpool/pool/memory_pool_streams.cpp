@@ -312,12 +312,17 @@ void MemoryPool::keep_tail() noexcept {
   }
 }
 
+bool MemoryPool::wait(EventHandle event, Wait most) noexcept {
+  // An event that cannot tell any more may have gone with its context: then the device has nothing left to do.
+  return lanes_->events.wait(event) || (most == Wait::device && lanes_->events.wait_for_device());
+}
+
 bool MemoryPool::has_finished_stream(const TrimOptions& options) noexcept {
   StreamEvents& events = lanes_->events;
   if (!options.is_named && has_tail()) {
     const StreamTail::State state = tail_.over(returned_count(), options.most != Wait::nothing);
-    return state == StreamTail::State::over ||
-           (state == StreamTail::State::unknown && options.most == Wait::device && events.wait_for_device());
+    // Busy after a wait: as where wait() fails.
+    return state == StreamTail::State::over || (options.most == Wait::device && events.wait_for_device());
   }
   EventHandle event = kNoEvent;
   switch (events.record(stream_, event)) {
@@ -329,7 +334,7 @@ bool MemoryPool::has_finished_stream(const TrimOptions& options) noexcept {
     case StreamEvents::Recorded::failed:
       return options.most == Wait::device && events.wait_for_device();
   }
-  const bool finished = options.most == Wait::nothing ? events.is_complete(event) : events.wait(event);
+  const bool finished = options.most == Wait::nothing ? events.is_complete(event) : wait(event, options.most);
   events.recycle(event);
   return finished;
 }

@@ -89,6 +89,7 @@ void fake_cuda_reset_device(int device) {
   now.handles.clear();
   now.blocks.clear();
   now.registered.clear();
+  now.events.clear();
   for_each_queue([device](const Context* owner, Queue& queue) {
     if (owner->device == device) {
       queue.done += queue.operations.size();

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "device/cuda_fixture.hpp"
+#include "support/captured_log.hpp"
 #include "support/stream_pool_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/device/cuda_device.hpp"
@@ -181,6 +182,27 @@ TEST_F(CudaPoolCapturesTest, DestroyedStreamsAreNotNamed) {
   static_cast<void>(pool_->trim());
   EXPECT_EQ(fake_cuda_used_bytes(0), 0u);
   pool_.reset();
+}
+
+TEST_F(CudaPoolCapturesTest, NothingOfAResetDeviceIsKept) {
+  const CapturedLog log;
+  const StreamHandle other = fake_cuda_create_stream(0);
+  MemoryPool& lane = pool_->lane(stream_);
+  fake_cuda_hold_work(true);
+  const Allocation last = lane.allocate(kBytes / 4);
+  const Allocation pending = lane.allocate(kBytes / 4);
+  ASSERT_TRUE(lane.release(lane.allocate(kBytes / 4), stream_));
+  ASSERT_TRUE(lane.release(pending, other));
+  ASSERT_TRUE(lane.release(lane.allocate(2 * kBytes), other));
+  fake_cuda_reset_device(0);
+  pool_->close();
+  EXPECT_TRUE(lane.release(last));
+  pool_.reset();
+  for (const auto& record : log.records()) {
+    EXPECT_EQ(record.message.find("for good"), std::string::npos) << record.message;
+  }
+  EXPECT_EQ(fake_cuda_calls("cuMemAddressFree") + fake_cuda_calls("cuMemFree_v2"), 3u);  // tried, for each of them
+  fake_cuda_hold_work(false);
 }
 
 /// While a stream is captured that is not ordered with the default one, as PyTorch's are: nothing shows it, and a wait
