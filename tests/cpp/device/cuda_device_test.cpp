@@ -89,8 +89,8 @@ TEST_F(CudaDeviceTest, LargeCommitsComeInPiecesThatGoWithTheLastOfTheirGranules)
 TEST_F(CudaDeviceTest, ItIsKnownBeforeHowMuchOfARangeTheDriverGetsBack) {
   constexpr std::uint64_t kPiece = 4 * kGranule;
   CudaDevice device = make(0, kPiece);
-  for (const std::uint64_t first : {0, 1, 4, 6}) {
-    for (const std::uint64_t count : {1, 3, 4, 7, 9, 16}) {
+  for (const std::uint64_t first : {0U, 1U, 4U, 6U}) {
+    for (const std::uint64_t count : {1U, 3U, 4U, 7U, 9U, 16U}) {
       const Reservation range = device.reserve(256 * kGranule);
       ASSERT_TRUE(device.commit(range.address, range.bytes));
       const std::uint64_t begin = range.address + first * kGranule;

@@ -63,7 +63,7 @@ class MemoryPoolPiecesTest : public FakeCudaTest {
 };
 
 TEST_F(MemoryPoolPiecesTest, TrimSaysWhatTheDriverGotBack) {
-  for (const std::uint64_t granules : {4, 6, 16}) {
+  for (const std::uint64_t granules : {4U, 6U, 16U}) {
     SCOPED_TRACE(granules);
     build();
     leave_every(granules);

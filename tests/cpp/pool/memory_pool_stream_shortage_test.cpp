@@ -56,14 +56,14 @@ TEST_F(MemoryPoolStreamShortageTest, MemoryPendingOnAnotherLaneIsLeftToOneThatDo
 }
 
 TEST_F(MemoryPoolStreamShortageTest, FallbacksThatAreOverGoBackInCallsThatMayBlock) {
-  for (const std::uint64_t max_granules : {0, 40}) {
+  for (const std::uint64_t max_granules : {0U, 40U}) {
     MemoryPool& pool = max_granules == 0 ? build_pool() : build_limited_pool(max_granules);
     MemoryPool& lane = pool.lane(a_);
     leave_pending(lane, 20 * kGranule, b_);
     const Allocation held = lane.allocate(16 * kGranule);
     run(b_);
     Allocation allocation;
-    for (const std::uint64_t granules : {1, 16, 24}) {
+    for (const std::uint64_t granules : {1U, 16U, 24U}) {
       EXPECT_EQ(lane.serve({.bytes = granules * kGranule, .may_block = false}, allocation),
                 AllocationOutcome::would_block);
       EXPECT_EQ(device_->direct_bytes(), 20 * kGranule);
