@@ -29,10 +29,10 @@ struct CudaDeviceOptions {
 /// The memory of one CUDA device, "cuda:0". Thread-safe.
 ///
 /// A reservation takes addresses alone; commit maps memory behind them and decommit unmaps it, in granules of 2 MiB, so
-/// that a heap grows and shrinks where it is. Memory comes in pieces that go back whole: what is decommitted of a piece
-/// still in use stays until the rest of it is. A device without virtual memory management takes the whole of a
-/// reservation at once, and refuses to decommit. Nothing waits for streams: memory given back must not be in use.
-/// Only this device, and the processor's copies, reach the memory.
+/// that a heap grows and shrinks where it is. Memory comes in pieces that go back whole: decommittable() says which lie
+/// in a range, and what is decommitted of another stays until the rest of it is. A device without virtual memory
+/// management takes the whole of a reservation at once, and refuses to decommit. Nothing waits for streams: memory
+/// given back must not be in use. Only this device, and the processor's copies, reach the memory.
 class CudaDevice final : public Device {
  public:
   using Options = CudaDeviceOptions;
@@ -56,6 +56,10 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] Reservation reserve(std::uint64_t bytes) override;
   [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override;
+  [[nodiscard]] CommitScope commit_scope() const noexcept override {
+    return virtual_memory_ ? CommitScope::granules : CommitScope::always;
+  }
+  [[nodiscard]] AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept override;
   [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override;
   void release(const Reservation& reservation) noexcept override;
 

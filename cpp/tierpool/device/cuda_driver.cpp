@@ -182,7 +182,7 @@ std::string CudaDriver::describe(std::string_view call, CuResult result) const {
   functions_.get_error_string(result, &text);
   std::string description = std::string(call) + " failed: " + (name == nullptr ? "error" : name) + " (" +
                             std::to_string(result) + ")" + (text == nullptr ? "" : ", " + std::string(text));
-  if (result == kCuContextIsDestroyed || result == kCuInvalidContext) {
+  if (says_context_is_gone(result)) {
     description += "; the device was reset (cudaDeviceReset) while memory of it was in use: build the pool anew";
   }
   return description;

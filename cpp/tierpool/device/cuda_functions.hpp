@@ -25,6 +25,12 @@ inline constexpr CuResult kCuNotReady = 600;
 inline constexpr CuResult kCuContextIsDestroyed = 709;
 inline constexpr CuResult kCuStreamCaptureImplicit = 906;
 
+/// Whether a context is no more, as after cudaDeviceReset: the one of the current context, also of a primary one that
+/// nobody has used again, the other of a handle that is passed.
+[[nodiscard]] constexpr bool says_context_is_gone(CuResult result) noexcept {
+  return result == kCuContextIsDestroyed || result == kCuInvalidContext;
+}
+
 inline constexpr int kCuAttributeVirtualMemory = 102;
 inline constexpr unsigned kCuEventWithoutTiming = 2;
 inline constexpr unsigned kCuHostPortable = 1;

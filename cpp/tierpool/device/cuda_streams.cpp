@@ -112,13 +112,14 @@ bool CudaStreams::synchronize_stream(StreamHandle stream) noexcept {
 
 bool CudaStreams::synchronize_device() noexcept {
   const CudaContext::Scope scope(context_);
-  // It would invalidate a capture. Only those of streams that are ordered with the default one can be seen from here.
-  if (scope && is_capturing(kDefaultStream)) {
+  // It would invalidate a capture. To be seen from here are those of streams that are ordered with the default one, and
+  // of this thread's own; to ask any other stream, someone has to keep it alive.
+  if (scope && (is_capturing(kDefaultStream) || is_capturing(kPerThreadStream))) {
     return false;
   }
   const CuResult result = scope ? call().ctx_synchronize() : scope.result();
   // Where the driver or the context has gone, no work is left.
-  return result == kCuSuccess || result == kCuContextIsDestroyed || !context_.driver().is_usable();
+  return result == kCuSuccess || says_context_is_gone(result) || !context_.driver().is_usable();
 }
 
 void CudaStreams::copy_async(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes,

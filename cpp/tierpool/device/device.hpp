@@ -14,6 +14,19 @@ struct Reservation {
   int file_descriptor = -1;  ///< through which its pages can be mapped a second time; -1 where they cannot
 };
 
+/// Some addresses of a reservation.
+struct AddressRange {
+  std::uint64_t address = 0;
+  std::uint64_t bytes = 0;
+};
+
+/// Of what a device takes memory when granules are committed.
+enum class CommitScope {
+  granules,
+  reservation,  ///< of all of it, which goes back whole, too
+  always        ///< of all of it with its addresses; decommit is refused
+};
+
 /// Memory taken from a device outside any heap: the fallback path.
 struct DirectAllocation {
   std::uint64_t address = 0;  ///< 0: the device has no memory left for this request
@@ -52,8 +65,14 @@ class Device {
   /// Blocks. False when the device has none left; the range is then as it was or partly committed, and may be
   /// committed or decommitted again.
   [[nodiscard]] virtual bool commit(std::uint64_t address, std::uint64_t bytes) noexcept = 0;
+  [[nodiscard]] virtual CommitScope commit_scope() const noexcept { return CommitScope::granules; }
+  /// The part of a committed range whose memory goes when the range is decommitted. Less than the range where memory
+  /// comes in pieces that go whole, of which some reach beyond it.
+  [[nodiscard]] virtual AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept {
+    return {.address = address, .bytes = bytes};
+  }
   /// Gives the physical memory of whole granules back; their contents are lost. Granules that were not committed stay
-  /// so. False when the device refused.
+  /// so. False when the device refused; what was committed is so still, its contents are lost.
   [[nodiscard]] virtual bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept = 0;
   /// Ends a reservation and everything committed in it.
   virtual void release(const Reservation& reservation) noexcept = 0;

@@ -33,6 +33,16 @@ GranuleChunks::Run GranuleChunks::find_chunk(std::uint64_t begin, std::uint64_t 
   return begin < end ? chunk_of(begin) : Run{};
 }
 
+GranuleChunks::Run GranuleChunks::whole_within(std::uint64_t begin, std::uint64_t end) const noexcept {
+  while (begin < end && !states_[begin].first) {
+    ++begin;
+  }
+  while (begin < end && end < states_.size() && states_[end].backed && !states_[end].first) {
+    --end;
+  }
+  return {.first = begin, .count = end - begin};
+}
+
 void GranuleChunks::add_chunk(const Run& chunk) noexcept {
   for (std::uint64_t granule = chunk.first; granule < chunk.end(); ++granule) {
     states_[granule] = {.backed = true, .first = granule == chunk.first, .used = false};

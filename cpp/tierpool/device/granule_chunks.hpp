@@ -28,6 +28,9 @@ class GranuleChunks {
   /// The first chunk that overlaps [begin, end); empty when there is none.
   [[nodiscard]] Run find_chunk(std::uint64_t begin, std::uint64_t end) const noexcept;
 
+  /// The chunks of [begin, end), all of which has memory, without those that reach beyond it.
+  [[nodiscard]] Run whole_within(std::uint64_t begin, std::uint64_t end) const noexcept;
+
   void add_chunk(const Run& chunk) noexcept;
   void remove_chunk(const Run& chunk) noexcept;
   void set_used(std::uint64_t begin, std::uint64_t end, bool used) noexcept;

@@ -131,6 +131,12 @@ bool PinnedHostDevice::pin(Range& range) noexcept {
   return true;
 }
 
+AddressRange PinnedHostDevice::decommittable(std::uint64_t address, std::uint64_t bytes) noexcept {
+  const Range* range = find(address, bytes);
+  const bool is_whole = range == nullptr || write_combined_ || bytes == range->chunks.count() * granularity_bytes();
+  return {.address = address, .bytes = is_whole ? bytes : 0};
+}
+
 bool PinnedHostDevice::decommit(std::uint64_t address, std::uint64_t bytes) noexcept {
   if (bytes == 0) {
     return true;
@@ -147,23 +153,26 @@ bool PinnedHostDevice::decommit(std::uint64_t address, std::uint64_t bytes) noex
   const std::uint64_t end = begin + bytes / granularity_bytes();
   const std::lock_guard lock(range->mutex);
   range->chunks.set_used(begin, end, false);
-  unpin_unused(*range);
+  if (!unpin_unused(*range)) {
+    range->chunks.set_used(begin, end, true);
+    return false;
+  }
   return true;
 }
 
-void PinnedHostDevice::unpin_unused(Range& range) noexcept {
+bool PinnedHostDevice::unpin_unused(Range& range) noexcept {
   const GranuleChunks::Run unused = range.chunks.find_unused(0, range.chunks.count());
   if (!unused) {
-    return;
+    return true;
   }
   if (const CuResult result = call().mem_host_unregister(pointer_at(range.address)); result != kCuSuccess) {
-    static_cast<void>(fail("cuMemHostUnregister", result));  // it stays, and the next commit uses it again
-    return;
+    return fail("cuMemHostUnregister", result);
   }
   range.chunks.remove_chunk(unused);
   if (!host_.decommit(range.address, unused.count * granularity_bytes())) {
     fault_.note([&] { return name_ + ": the system kept pages that were given back"; });
   }
+  return true;
 }
 
 void PinnedHostDevice::release(const Reservation& reservation) noexcept {
@@ -180,7 +189,7 @@ void PinnedHostDevice::release(const Reservation& reservation) noexcept {
   }
   if (scope && !write_combined_) {
     range->chunks.set_used(0, range->chunks.count(), false);
-    unpin_unused(*range);
+    static_cast<void>(unpin_unused(*range));  // the driver forgets it with its pages
   }
   // Also in a forked child: the pages are its own copy, of which the driver knows nothing.
   give_back(reservation);

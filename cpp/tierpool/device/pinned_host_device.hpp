@@ -49,6 +49,10 @@ class PinnedHostDevice final : public Device {
 
   [[nodiscard]] Reservation reserve(std::uint64_t bytes) override;
   [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override;
+  [[nodiscard]] CommitScope commit_scope() const noexcept override {
+    return write_combined_ ? CommitScope::always : CommitScope::reservation;
+  }
+  [[nodiscard]] AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept override;
   [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override;
   void release(const Reservation& reservation) noexcept override;
 
@@ -80,7 +84,7 @@ class PinnedHostDevice final : public Device {
   [[nodiscard]] std::uint64_t map_direct(std::uint64_t bytes) noexcept;
   // These expect the range to be locked, and the context to be current.
   [[nodiscard]] bool pin(Range& range) noexcept;
-  void unpin_unused(Range& range) noexcept;
+  [[nodiscard]] bool unpin_unused(Range& range) noexcept;
 
   mutable CudaContext context_;
   CudaStreams streams_{context_};

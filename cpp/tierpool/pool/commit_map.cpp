@@ -61,6 +61,10 @@ bool CommitMap::covers(std::uint64_t offset_bytes, std::uint64_t bytes) const no
 
 std::uint64_t CommitMap::commit(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept {
   const std::uint64_t before = committed_bytes();
+  if (device_.commit_scope() != CommitScope::granules) {
+    offset_bytes = 0;
+    bytes = capacity_bytes_;
+  }
   const std::uint64_t end = align_up(offset_bytes + bytes, granularity_bytes_) / granularity_bytes_;
   complete = true;
   for (std::uint64_t granule = offset_bytes / granularity_bytes_; granule < end && complete;) {
@@ -118,15 +122,24 @@ std::uint64_t CommitMap::decommit_inside(std::uint64_t offset_bytes, std::uint64
       continue;
     }
     const std::uint64_t count = run_end(granule, end, true) - granule;
-    if (device_.decommit(base_address_ + granule * granularity_bytes_, count * granularity_bytes_)) {
-      set(granule, count, false);
-      note_decommitted(count * granularity_bytes_);
-    } else {
-      refused = true;
-    }
+    decommit_granules(granule, count, refused);
     granule += count;
   }
   return before - committed_bytes();
+}
+
+void CommitMap::decommit_granules(std::uint64_t first_granule, std::uint64_t count, bool& refused) noexcept {
+  const AddressRange range =
+      device_.decommittable(base_address_ + first_granule * granularity_bytes_, count * granularity_bytes_);
+  if (range.bytes == 0) {
+    return;
+  }
+  if (device_.decommit(range.address, range.bytes)) {
+    set((range.address - base_address_) / granularity_bytes_, range.bytes / granularity_bytes_, false);
+    note_decommitted(range.bytes);
+  } else {
+    refused = true;
+  }
 }
 
 std::uint64_t CommitMap::committed_bytes() const noexcept {

@@ -24,11 +24,13 @@ class CommitMap {
 
   /// Whether the whole range is committed. No lock.
   [[nodiscard]] bool covers(std::uint64_t offset_bytes, std::uint64_t bytes) const noexcept;
-  /// Commits what is missing of the range and returns how many bytes that was; `complete` is false when the device ran
-  /// out of memory on the way, or the limit was reached. What a failing device call may have left behind is given back.
+  /// Commits what is missing of the range, or all where the device takes all, and returns how many bytes that was;
+  /// `complete` is false when the device ran out of memory on the way, or the limit was reached. What a failing device
+  /// call may have left behind is given back.
   std::uint64_t commit(std::uint64_t offset_bytes, std::uint64_t bytes, bool& complete) noexcept;
   /// Decommits the granules that lie wholly inside the range, which no one else may use meanwhile; a granule cut off by
-  /// the end of the capacity counts as whole. Returns the bytes given back; `refused` tells that the device kept some.
+  /// the end of the capacity counts as whole. One that came in a piece with others goes with them, and stays committed
+  /// as long as one of them is outside. Returns the bytes given back; `refused` tells that the device kept more.
   std::uint64_t decommit_inside(std::uint64_t offset_bytes, std::uint64_t bytes, bool& refused) noexcept;
 
   /// To be called when the reservation has ended: nothing is committed any more.
@@ -44,6 +46,8 @@ class CommitMap {
  private:
   [[nodiscard]] bool is_committed(std::uint64_t granule) const noexcept;
   void set(std::uint64_t first_granule, std::uint64_t count, bool committed) noexcept;
+  /// Those of the committed granules whose memory goes.
+  void decommit_granules(std::uint64_t first_granule, std::uint64_t count, bool& refused) noexcept;
   void note_decommitted(std::uint64_t bytes) noexcept;
   /// Within the limit and on the device, or not at all.
   [[nodiscard]] bool commit_granules(std::uint64_t first_granule, std::uint64_t count) noexcept;

@@ -12,21 +12,22 @@ Heap::Heap(Device& device, UsedBytes& used, const Options& options)
       used_(used),
       index_(options.index),
       capacity_bytes_(options.capacity_bytes),
+      await_streams_(options.await_streams),
       array_nodes_(options.capacity_bytes / kUnitBytes),
       reservation_(device, options.capacity_bytes),
       commits_(device, reservation_.get(), options.capacity_bytes, options.commit_limit, options.memory),
       blocks_(options.capacity_bytes, options.placement),
       written_end_bytes_(device.commits_zeroed() ? 0 : options.capacity_bytes) {
+  if (device.commit_scope() == CommitScope::always) {
+    bool complete = false;
+    commits_.commit(0, capacity_bytes_,
+                    complete);  // counts what is taken already; where it fails, the first block does
+  }
   publish_view();
 }
 
 Heap::~Heap() {
-  if (!closed_ || reservation_ended_) {
-    return;
-  }
-  reservation_ended_ = true;
-  end_reservation();
-  if (!reservation_ended_) {
+  if (closed_ && !reservation_ended_) {
     reservation_.abandon();
     PoolLog::memory_kept(commits_.committed_bytes());
   }
@@ -173,9 +174,13 @@ bool Heap::should_end_reservation() noexcept {
   return true;
 }
 
-void Heap::end_reservation() noexcept {
+bool Heap::have_streams_finished() noexcept {
   DeviceStreams* streams = device_.streams();
-  if (streams != nullptr && commits_.committed_bytes() != 0 && !streams->synchronize_device()) {
+  return await_streams_ ? await_streams_() : streams == nullptr || streams->synchronize_device();
+}
+
+void Heap::end_reservation() noexcept {
+  if (commits_.committed_bytes() != 0 && !have_streams_finished()) {
     const std::lock_guard<SpinLock> lock(lock_);
     reservation_ended_ = false;
     return;
@@ -202,14 +207,14 @@ void Heap::undo(const Allocation& allocation) noexcept {
   }
 }
 
-void Heap::give_back(std::span<const ParkedBlock> blocks) noexcept {
+void Heap::give_back(std::span<const ParkedBlock> blocks, bool are_unused) noexcept {
   bool ends = false;
   {
     const std::lock_guard<SpinLock> lock(lock_);
     for (const ParkedBlock& block : blocks) {
       if (block.heap_index == index_) {
         subtract_taken(blocks_.free(block.node, block.generation));
-        returned_count_.fetch_add(1, std::memory_order_relaxed);
+        returned_count_.fetch_add(are_unused ? 0 : 1, std::memory_order_relaxed);
       }
     }
     publish_view();

@@ -59,6 +59,9 @@ class Heap {
     Placement placement = Placement::good_fit;
     ByteLimit* commit_limit = nullptr;  ///< on whole granules committed; outlives the heap
     DeviceMemory* memory = nullptr;     ///< counts whole granules committed; outlives the heap
+    /// Waits until streams have done with what came back, to end the reservation; false where that cannot be known.
+    /// Without it the whole device is waited for. Not called by the destructor.
+    std::function<bool()> await_streams = nullptr;
   };
 
   /// Reserves addresses, commits nothing. Throws DeviceError and std::bad_alloc. `device` and `used` outlive the heap.
@@ -86,8 +89,9 @@ class Heap {
   void count(const Allocation& allocation) noexcept;
   /// Gives back a block taken uncounted.
   void undo(const Allocation& allocation) noexcept;
-  /// Gives back those of the blocks, which were parked, that are this heap's.
-  void give_back(std::span<const ParkedBlock> blocks) noexcept;
+  /// Gives back those of the blocks, which were parked, that are this heap's. `are_unused`: whether no stream has work
+  /// left on them.
+  void give_back(std::span<const ParkedBlock> blocks, bool are_unused = false) noexcept;
   /// Makes the handle of a live block stale and counts its release, but keeps the block taken, as a parked one, until
   /// give_back(): memory that streams may still use. Empty for an allocation that is not live; nothing changes then.
   [[nodiscard]] std::optional<ParkedBlock> defer(const Allocation& allocation) noexcept;
@@ -188,12 +192,14 @@ class Heap {
   /// Waits for whatever streams still do there. Where that is impossible the reservation stays for a later close(), and
   /// for good after the last.
   void end_reservation() noexcept;
+  [[nodiscard]] bool have_streams_finished() noexcept;
   void publish_view() noexcept;
 
   Device& device_;
   UsedBytes& used_;
   const std::uint32_t index_;
   const std::uint64_t capacity_bytes_;
+  const std::function<bool()> await_streams_;
   // By first unit: node + 1 of the array that begins there, whose holder alone touches the entry.
   SparseArray<std::uint32_t> array_nodes_;
   OwnedReservation reservation_;

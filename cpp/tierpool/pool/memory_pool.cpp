@@ -58,16 +58,18 @@ std::optional<std::uint64_t> commit_limit_bytes(const PoolConfig& config, Device
   return align_up(config.heap_size_bytes, device.granularity_bytes()) * config.num_heaps;
 }
 
-std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, StreamLanes& lanes) {
+std::vector<std::unique_ptr<Heap>> make_heaps(const PoolConfig& config, Device& device, StreamLanes& lanes,
+                                              bool is_home, const std::function<bool()>& await_streams) {
   std::vector<std::unique_ptr<Heap>> heaps;
-  if (!config.enabled) {
-    return heaps;
+  if (!config.enabled || (!is_home && device.commit_scope() == CommitScope::always)) {
+    return heaps;  // the home lane's reservations hold all that the lanes may commit
   }
   const std::uint64_t capacity_bytes = align_up(config.heap_size_bytes, kUnitBytes);
   try {
     heaps.reserve(config.num_heaps);
     for (std::uint32_t index = 0; index < config.num_heaps; ++index) {
-      const Heap::Options options{index, capacity_bytes, config.placement, &lanes.commit_limit, &lanes.memory};
+      const Heap::Options options{index,         capacity_bytes, config.placement, &lanes.commit_limit,
+                                  &lanes.memory, await_streams};
       heaps.push_back(std::make_unique<Heap>(device, lanes.used, options));
     }
   } catch (const std::exception& error) {
@@ -89,7 +91,7 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
                    : std::make_shared<StreamLanes>(*this, *device_, config_.max_bytes,
                                                    commit_limit_bytes(config_, *device_))),
       stream_(stream),
-      heaps_(make_heaps(config_, *device_, *lanes_)),
+      heaps_(make_heaps(config_, *device_, *lanes_, is_home(), await_streams())),
       heap_count_(static_cast<std::uint32_t>(heaps_.size())),
       layout_(std::min(config_.exact_above_bytes, heap_size_bytes_)),
       caches_(layout_, magazine_limits(config_), heaps_.size(),
@@ -115,7 +117,11 @@ MemoryPool::MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device,
   }
 }
 
-MemoryPool::~MemoryPool() = default;
+MemoryPool::~MemoryPool() {
+  for (const auto& heap : heaps_) {
+    heap->close();  // once more, while there is someone to ask for its streams
+  }
+}
 
 std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::shared_ptr<Device> device) {
   const bool is_host_ordered = device->streams() == nullptr || device->host_accessible();
@@ -127,6 +133,13 @@ std::shared_ptr<MemoryPool> MemoryPool::create(const PoolConfig& config, std::sh
     PoolLog::creation_failed();
     throw;
   }
+}
+
+std::function<bool()> MemoryPool::await_streams() {
+  if (!is_stream_ordered_) {
+    return nullptr;  // the heap waits for the device: copies may run of what came back without a stream's name
+  }
+  return [this] { return has_finished_stream({}); };
 }
 
 std::shared_ptr<MemoryPool> MemoryPool::own(MemoryPool* pool) {
@@ -231,8 +244,12 @@ void MemoryPool::throw_failure(AllocationOutcome outcome, std::uint64_t bytes) c
     throw PoolClosedError("cannot allocate " + std::to_string(bytes) +
                           " bytes: the pool is closed; create a new MemoryPool");
   }
-  const bool over_limit = outcome == AllocationOutcome::over_limit;
-  throw out_of_memory_error(bytes, over_limit, lanes_->home().statistics(), config_, *device_);
+  const bool lacks_heaps = config_.enabled && heaps_.empty() && config_.on_exhaustion == OnExhaustion::raise;
+  Shortage shortage = lacks_heaps ? Shortage::heaps : Shortage::memory;
+  if (outcome == AllocationOutcome::over_limit) {
+    shortage = Shortage::limit;
+  }
+  throw out_of_memory_error(bytes, shortage, lanes_->home().statistics(), config_, *device_);
 }
 
 Allocation MemoryPool::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes) {

@@ -36,7 +36,7 @@ struct AllocationRequest {
   std::uint64_t alignment_bytes = kUnitBytes;
   Holder holder = Holder::buffer;
   bool heaps_only = false;  ///< no fallback, whatever the configuration says
-  bool may_block = true;    ///< whether to wait for the device when memory has to be committed or taken from it
+  bool may_block = true;    ///< whether to wait for the device when memory is committed, taken from it or goes back
   bool may_log = true;      ///< whether to say when no heap could serve
 };
 
@@ -186,17 +186,21 @@ class MemoryPool {
   [[nodiscard]] std::uint64_t heap_size_bytes() const noexcept { return heap_size_bytes_; }
 
  private:
+  /// What a call may wait for. To wait for the device invalidates captures that cannot be seen, so that it comes last.
+  enum class Wait { nothing, events, device };
   /// By a block of which size a request is served.
   struct Plan {
     std::uint64_t exact_bytes = 0;  ///< no less will do
     std::uint64_t block_bytes = 0;  ///< what a magazine would take back
     bool counted = true;            ///< whether the statistics learn of it now
     bool may_grow = true;           ///< whether a heap may commit memory for it
+    Wait most = Wait::device;       ///< what heaps may wait for
   };
 
   MemoryPool(const PoolConfig& config, std::shared_ptr<Device> device, std::shared_ptr<StreamLanes> lanes,
              const StreamKey& stream);
   [[nodiscard]] static std::shared_ptr<MemoryPool> own(MemoryPool* pool);
+  [[nodiscard]] std::function<bool()> await_streams();
   void abandon() noexcept;
   void remove_reference(std::uint64_t references) noexcept;
   void wait_for_late_ends() const noexcept;
@@ -263,25 +267,29 @@ class MemoryPool {
   void keep(const Allocation& allocation, std::unique_ptr<PendingRelease> pending) noexcept;
   [[nodiscard]] std::uint64_t pending_bytes() const noexcept;
   [[nodiscard]] bool is_complete(PendingRelease& pending) noexcept;
+  [[nodiscard]] bool await_events(const PendingRelease& pending) noexcept;
   [[nodiscard]] std::unique_ptr<PendingRelease> make_pending(const Allocation& allocation,
                                                              std::span<const StreamKey> streams,
                                                              bool are_named) noexcept;
   void record(PendingRelease::Use& use) noexcept;
   [[nodiscard]] bool take_deferred(const Allocation& allocation, PendingRelease& pending) noexcept;
-  void take_back(const PendingRelease& release) noexcept;
+  void take_back(const PendingRelease& release, bool uses_are_over) noexcept;
   void recycle_events(PendingRelease& pending) noexcept;
   void free_fallbacks(PendingRelease* releases) noexcept;
-  bool poll_pending(const StreamKey* named) noexcept;
+  enum class Polled { nothing, came_back, must_block };
+  /// What `named`, if any, and lasting streams have done with comes back. A device may block over what goes back to it:
+  /// that is left to a call that may.
+  Polled poll_pending(const StreamKey* named, bool may_block) noexcept;
   enum class Completion {
     ordered,  ///< the lane's stream, which is named, goes behind the events
     awaited,  ///< they are waited for; the lane's stream is named
     settled,  ///< they are waited for, no stream is named
     closing,  ///< also for what was captured: no graph is launched any more
   };
-  [[nodiscard]] bool complete_pending(Completion completion) noexcept;
-  [[nodiscard]] bool complete(PendingRelease::Use& use, Completion completion) noexcept;
+  [[nodiscard]] bool complete_pending(Completion completion, Wait most = Wait::device) noexcept;
+  [[nodiscard]] bool complete(PendingRelease::Use& use, Completion completion, Wait most) noexcept;
   [[nodiscard]] PendingRelease* take_pending(Completion completion) noexcept;
-  [[nodiscard]] PendingRelease* put_back(PendingRelease* taken) noexcept;
+  [[nodiscard]] PendingRelease* put_back(PendingRelease* taken, Completion completion) noexcept;
   [[nodiscard]] AllocationOutcome serve_without_growth(const AllocationRequest& request, const Plan& plan,
                                                        Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_under_pressure(const AllocationRequest& request, const Plan& plan,
@@ -290,15 +298,16 @@ class MemoryPool {
                                                      Allocation& allocation) noexcept;
   /// As plan(), after what counts for max_bytes and is pending has been completed as far as the request may wait.
   [[nodiscard]] AllocationOutcome plan_within_limit(const AllocationRequest& request, Plan& plan) noexcept;
-  [[nodiscard]] bool settle_other_lanes() noexcept;
+  [[nodiscard]] bool settle_other_lanes(Wait most) noexcept;
   [[nodiscard]] bool has_addresses_for(std::uint64_t bytes) const noexcept;
-  [[nodiscard]] bool reclaim(std::uint64_t bytes, bool may_wait) noexcept;
+  [[nodiscard]] bool reclaim(std::uint64_t bytes, Wait most) noexcept;
   struct TrimOptions {
     std::uint64_t enough_bytes = 0;
-    bool may_wait = true;
+    Wait most = Wait::device;
     bool is_named = false;  ///< whether the lane's stream is
   };
   [[nodiscard]] std::uint64_t trim_lane(const TrimOptions& options, bool& refused);
+  [[nodiscard]] bool wait(EventHandle event, Wait most) noexcept;
   [[nodiscard]] bool has_finished_stream(const TrimOptions& options) noexcept;
   [[nodiscard]] std::uint64_t returned_count() const noexcept;
   [[nodiscard]] bool has_tail() const noexcept { return is_stream_ordered_ && !stream_.is_lasting(); }

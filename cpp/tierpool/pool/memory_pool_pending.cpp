@@ -68,7 +68,9 @@ bool MemoryPool::release_behind(const Allocation& allocation, std::span<const St
   const bool was_deferred = was_remembered && pending == nullptr;
   bool is_kept = false;
   if (!is_over && !was_deferred) {
-    is_over = (pending == nullptr || !pending->is_captured()) && lanes_->events.wait_for_device();
+    is_over = pending == nullptr
+                  ? lanes_->events.wait_for_device()
+                  : !pending->is_captured() && (await_events(*pending) || lanes_->events.wait_for_device());
     is_kept = !is_over;
   }
   if (is_kept) {
@@ -123,6 +125,7 @@ std::unique_ptr<PendingRelease> MemoryPool::make_pending(const Allocation& alloc
       record(use);
     }
   }
+  pending->names_last_use = !streams.empty();
   pending->lane = this;
   pending->block_bytes = allocation.block_bytes;
   return pending;
@@ -136,6 +139,13 @@ bool MemoryPool::is_complete(PendingRelease& pending) noexcept {
   StreamEvents& events = lanes_->events;
   const auto is_over = [&events](const PendingRelease::Use& use) {
     return use.event != kNoEvent && events.is_complete(use.event);
+  };
+  return std::all_of(pending.uses.begin(), pending.uses.end(), is_over);
+}
+
+bool MemoryPool::await_events(const PendingRelease& pending) noexcept {
+  const auto is_over = [this](const PendingRelease::Use& use) {
+    return use.event != kNoEvent && lanes_->events.wait(use.event);
   };
   return std::all_of(pending.uses.begin(), pending.uses.end(), is_over);
 }
@@ -195,7 +205,7 @@ bool MemoryPool::take_deferred(const Allocation& allocation, PendingRelease& pen
 }
 
 // With the lock of the pending releases held, so that statistics find every block in one place.
-void MemoryPool::take_back(const PendingRelease& release) noexcept {
+void MemoryPool::take_back(const PendingRelease& release, bool uses_are_over) noexcept {
   limit_.give_back(release.block_bytes);
   if (release.is_fallback()) {
     pending_fallback_bytes_ -= release.fallback.block_bytes;
@@ -204,20 +214,20 @@ void MemoryPool::take_back(const PendingRelease& release) noexcept {
   ParkedTotals& pending = pending_[release.block.heap_index];
   --pending.count;
   pending.bytes -= release.block_bytes;
-  heaps_[release.block.heap_index]->give_back({&release.block, 1});
+  heaps_[release.block.heap_index]->give_back({&release.block, 1}, release.names_last_use && uses_are_over);
 }
 
-bool MemoryPool::poll_pending() noexcept { return poll_pending(nullptr); }
+bool MemoryPool::poll_pending() noexcept { return poll_pending(nullptr, true) == Polled::came_back; }
 
-bool MemoryPool::poll_pending(const StreamKey* named) noexcept {
+MemoryPool::Polled MemoryPool::poll_pending(const StreamKey* named, bool may_block) noexcept {
   if (lanes_->pending.count() == 0 || !lanes_->pending.try_lock()) {
-    return false;
+    return Polled::nothing;
   }
   // Before the count falls, so that whoever sees it fall knows of it; ends when the device has its part too.
   lanes_->pending.begin_completion();
-  PendingRelease* complete = lanes_->pending.take_complete(named);
+  const auto [complete, left_fallback] = lanes_->pending.take_complete(named, may_block);
   for (const PendingRelease* release = complete; release != nullptr; release = release->next) {
-    release->lane->take_back(*release);
+    release->lane->take_back(*release, true);
   }
   const bool any = complete != nullptr;
   if (!any) {
@@ -229,7 +239,10 @@ bool MemoryPool::poll_pending(const StreamKey* named) noexcept {
     lanes_->pending.note_completed();
     lanes_->pending.end_completion();
   }
-  return any;
+  if (left_fallback) {
+    return Polled::must_block;
+  }
+  return any ? Polled::came_back : Polled::nothing;
 }
 
 void MemoryPool::free_fallbacks(PendingRelease* releases) noexcept {
@@ -242,7 +255,7 @@ void MemoryPool::free_fallbacks(PendingRelease* releases) noexcept {
   }
 }
 
-bool MemoryPool::complete(PendingRelease::Use& use, Completion completion) noexcept {
+bool MemoryPool::complete(PendingRelease::Use& use, Completion completion, Wait most) noexcept {
   StreamEvents& events = lanes_->events;
   const bool is_lane_named = completion == Completion::ordered || completion == Completion::awaited;
   if (use.event == kNoEvent && !use.captured && (use.stream.is_lasting() || (is_lane_named && use.stream == stream_))) {
@@ -256,10 +269,10 @@ bool MemoryPool::complete(PendingRelease::Use& use, Completion completion) noexc
     }
   }
   if (use.event == kNoEvent) {
-    use.complete = completion != Completion::ordered && events.wait_for_device();
+    use.complete = completion != Completion::ordered && most == Wait::device && events.wait_for_device();
     return use.complete;
   }
-  use.complete = completion == Completion::ordered ? events.order(stream_, use.event) : events.wait(use.event);
+  use.complete = completion == Completion::ordered ? events.order(stream_, use.event) : wait(use.event, most);
   if (use.complete) {
     events.recycle(use.event);
   }
@@ -277,13 +290,13 @@ PendingRelease* MemoryPool::take_pending(Completion completion) noexcept {
   return taken;
 }
 
-PendingRelease* MemoryPool::put_back(PendingRelease* taken) noexcept {
+PendingRelease* MemoryPool::put_back(PendingRelease* taken, Completion completion) noexcept {
   const std::lock_guard<PendingReleases> lock(lanes_->pending);
   PendingRelease* complete = nullptr;
   while (taken != nullptr) {
     PendingRelease* release = std::exchange(taken, taken->next);
     if (release->uses_left == 0) {
-      take_back(*release);
+      take_back(*release, completion != Completion::ordered);
       release->next = std::exchange(complete, release);
     } else if (release->is_captured() || !lanes_->pending.prepare(*release)) {
       lanes_->pending.keep(std::unique_ptr<PendingRelease>(release));
@@ -294,7 +307,7 @@ PendingRelease* MemoryPool::put_back(PendingRelease* taken) noexcept {
   return complete;
 }
 
-bool MemoryPool::complete_pending(Completion completion) noexcept {
+bool MemoryPool::complete_pending(Completion completion, Wait most) noexcept {
   if (lanes_->pending.count() == 0 && completion != Completion::closing) {
     return false;
   }
@@ -302,10 +315,10 @@ bool MemoryPool::complete_pending(Completion completion) noexcept {
   for (PendingRelease* release = taken; release != nullptr; release = release->next) {
     release->uses_left = 0;
     for (PendingRelease::Use& use : release->uses) {
-      release->uses_left += use.complete || complete(use, completion) ? 0 : 1;
+      release->uses_left += use.complete || complete(use, completion, most) ? 0 : 1;
     }
   }
-  PendingRelease* complete = put_back(taken);
+  PendingRelease* complete = put_back(taken, completion);
   const bool any = complete != nullptr;
   free_fallbacks(complete);
   if (any) {

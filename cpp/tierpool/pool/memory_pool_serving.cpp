@@ -106,31 +106,31 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
 
 AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, const Plan& plan,
                                             Allocation& allocation) noexcept {
-  AllocationOutcome outcome = AllocationOutcome::out_of_memory;
-  if (plan.exact_bytes <= heap_size_bytes_) {
-    outcome = serve_from_heaps(request, plan, allocation);
-  }
-  if (outcome == AllocationOutcome::served) {
-    limit_.give_back(plan.block_bytes - allocation.block_bytes);  // an exact block where a class was planned
-    return outcome;
-  }
   const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
-  if (outcome == AllocationOutcome::would_block || (falls_back && !request.may_block)) {
-    limit_.give_back(plan.block_bytes);
-    return AllocationOutcome::would_block;
+  const bool fits_heaps = plan.exact_bytes <= heap_size_bytes_;
+  Plan patient = plan;
+  patient.most = falls_back ? Wait::events : Wait::device;
+  AllocationOutcome outcome =
+      fits_heaps ? serve_from_heaps(request, patient, allocation) : AllocationOutcome::out_of_memory;
+  if (outcome == AllocationOutcome::out_of_memory && is_closed()) {
+    outcome = AllocationOutcome::closed;  // while this request was on its way, which is why the heaps refused it
+  } else if (outcome == AllocationOutcome::out_of_memory && falls_back) {
+    outcome = AllocationOutcome::would_block;
+    if (request.may_block) {
+      outcome = take_fallback(request, plan, allocation) ? AllocationOutcome::served : AllocationOutcome::out_of_memory;
+    }
   }
-  if (is_closed()) {  // while this request was on its way, which is why the heaps refused it
-    limit_.give_back(plan.block_bytes);
-    return AllocationOutcome::closed;
+  if (outcome == AllocationOutcome::out_of_memory && falls_back && fits_heaps && has_streams_) {
+    outcome = serve_from_heaps(request, plan, allocation);  // the device has no more: now it is waited for
   }
-  if (falls_back && take_fallback(request, plan, allocation)) {
-    limit_.give_back(plan.block_bytes - allocation.block_bytes);
-    outcome = AllocationOutcome::served;
-  } else {
-    limit_.give_back(plan.block_bytes);
+  // An exact block may have come where a class was planned.
+  limit_.give_back(plan.block_bytes - (outcome == AllocationOutcome::served ? allocation.block_bytes : 0));
+  if (outcome == AllocationOutcome::out_of_memory) {
     fallbacks_.count_exhaustion();
   }
-  if (!request.heaps_only && request.may_log && log_.exhaustion_is_due()) {
+  const bool was_exhausted =
+      outcome == AllocationOutcome::out_of_memory || (outcome == AllocationOutcome::served && allocation.is_fallback());
+  if (was_exhausted && !request.heaps_only && request.may_log && log_.exhaustion_is_due()) {
     log_.exhaustion(request.bytes, falls_back, fallbacks_.statistics().counters.allocations);
   }
   return outcome;
@@ -139,7 +139,9 @@ AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, co
 AllocationOutcome MemoryPool::serve_from_heaps(const AllocationRequest& request, const Plan& plan,
                                                Allocation& allocation) noexcept {
   if (is_stream_ordered_) {
-    poll_pending(&stream_);
+    if (poll_pending(&stream_, request.may_block) == Polled::must_block) {
+      return AllocationOutcome::would_block;
+    }
     keep_tail();
     // What is at hand goes before more of the device's memory.
     const AllocationOutcome outcome = serve_without_growth(request, plan, allocation);

@@ -180,11 +180,15 @@ AllocationOutcome MemoryPool::serve_under_pressure(const AllocationRequest& requ
 
 AllocationOutcome MemoryPool::try_under_pressure(const AllocationRequest& request, const Plan& plan,
                                                  Allocation& allocation) noexcept {
-  if (poll_pending(&stream_)) {
+  const Polled polled = poll_pending(&stream_, request.may_block);
+  if (polled == Polled::came_back) {
     const AllocationOutcome outcome = try_sizes(request, plan, allocation);
     if (outcome != AllocationOutcome::out_of_memory) {
       return outcome;
     }
+  }
+  if (polled == Polled::must_block) {
+    return AllocationOutcome::would_block;
   }
   if (lanes_->pending.count() == 0 && !has_addresses_for(plan.exact_bytes)) {
     return AllocationOutcome::out_of_memory;
@@ -196,16 +200,18 @@ AllocationOutcome MemoryPool::try_under_pressure(const AllocationRequest& reques
   const auto has_relieved = [&](int step) {
     switch (step) {
       case 0:
-        return reclaim(plan.exact_bytes, false);
+        return reclaim(plan.exact_bytes, Wait::nothing);
       case 1:
         return is_stream_ordered_ && complete_pending(Completion::ordered);
       case 2:
-        return complete_pending(Completion::awaited);
+      case 4:
+        return complete_pending(Completion::awaited, step == 2 ? Wait::events : Wait::device);
       default:
-        return reclaim(plan.exact_bytes, true);
+        return reclaim(plan.exact_bytes, step == 3 ? Wait::events : Wait::device);
     }
   };
-  const int steps = request.heaps_only ? 2 : 4;  // who asks for no more than heaps have does not wait
+  const int waiting_steps = plan.most == Wait::device ? 6 : 4;
+  const int steps = request.heaps_only ? 2 : waiting_steps;  // who asks for no more than heaps have does not wait
   for (int step = 0; step < steps; ++step) {
     if (!has_relieved(step)) {
       continue;
@@ -218,7 +224,7 @@ AllocationOutcome MemoryPool::try_under_pressure(const AllocationRequest& reques
   return AllocationOutcome::out_of_memory;
 }
 
-bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
+bool MemoryPool::reclaim(std::uint64_t bytes, Wait most) noexcept {
   if (!is_stream_ordered_ || !has_addresses_for(bytes)) {
     return false;
   }
@@ -233,10 +239,10 @@ bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
       if (reclaimed >= enough_bytes) {
         break;
       }
-      if (may_wait && lane != this) {
-        static_cast<void>(lane->complete_pending(Completion::settled));
+      if (most != Wait::nothing && lane != this) {
+        static_cast<void>(lane->complete_pending(Completion::settled, most));
       }
-      const TrimOptions options{enough_bytes - reclaimed, may_wait, lane == this};
+      const TrimOptions options{enough_bytes - reclaimed, most, lane == this};
       reclaimed += lane->trim_lane(options, refused);
     }
   } catch (const std::bad_alloc&) {
@@ -245,11 +251,11 @@ bool MemoryPool::reclaim(std::uint64_t bytes, bool may_wait) noexcept {
   return reclaimed != 0;
 }
 
-bool MemoryPool::settle_other_lanes() noexcept {
+bool MemoryPool::settle_other_lanes(Wait most) noexcept {
   bool any = false;
   try {
     for (MemoryPool* lane : lanes_->all(false)) {
-      any = (lane != this && lane->complete_pending(Completion::settled)) || any;
+      any = (lane != this && lane->complete_pending(Completion::settled, most)) || any;
     }
   } catch (const std::bad_alloc&) {
     // Then theirs stays pending for now.
@@ -267,7 +273,8 @@ AllocationOutcome MemoryPool::plan_within_limit(const AllocationRequest& request
     if (!has_streams_ || plan.exact_bytes > limit_.max_bytes()) {
       return AllocationOutcome::over_limit;
     }
-    if (poll_pending(&stream_)) {
+    const Polled polled = poll_pending(&stream_, request.may_block);
+    if (polled == Polled::came_back) {
       continue;
     }
     if (!request.may_block) {
@@ -280,7 +287,10 @@ AllocationOutcome MemoryPool::plan_within_limit(const AllocationRequest& request
     if (request.heaps_only) {  // which waits for no stream
       return AllocationOutcome::over_limit;
     }
-    if (!complete_pending(Completion::awaited) && !settle_other_lanes() && !pending.await_completions(epoch)) {
+    const auto has_waited = [this](Wait most) {
+      return complete_pending(Completion::awaited, most) || settle_other_lanes(most);
+    };
+    if (!has_waited(Wait::events) && !has_waited(Wait::device) && !pending.await_completions(epoch)) {
       return AllocationOutcome::over_limit;
     }
   }
@@ -302,12 +312,17 @@ void MemoryPool::keep_tail() noexcept {
   }
 }
 
+bool MemoryPool::wait(EventHandle event, Wait most) noexcept {
+  // An event that cannot tell any more may have gone with its context: then the device has nothing left to do.
+  return lanes_->events.wait(event) || (most == Wait::device && lanes_->events.wait_for_device());
+}
+
 bool MemoryPool::has_finished_stream(const TrimOptions& options) noexcept {
   StreamEvents& events = lanes_->events;
   if (!options.is_named && has_tail()) {
-    const StreamTail::State state = tail_.over(returned_count(), options.may_wait);
-    return state == StreamTail::State::over ||
-           (state == StreamTail::State::unknown && options.may_wait && events.wait_for_device());
+    const StreamTail::State state = tail_.over(returned_count(), options.most != Wait::nothing);
+    // Busy after a wait: as where wait() fails.
+    return state == StreamTail::State::over || (options.most == Wait::device && events.wait_for_device());
   }
   EventHandle event = kNoEvent;
   switch (events.record(stream_, event)) {
@@ -317,9 +332,9 @@ bool MemoryPool::has_finished_stream(const TrimOptions& options) noexcept {
     case StreamEvents::Recorded::not_now:
       return false;
     case StreamEvents::Recorded::failed:
-      return options.may_wait && events.wait_for_device();
+      return options.most == Wait::device && events.wait_for_device();
   }
-  const bool finished = options.may_wait ? events.wait(event) : events.is_complete(event);
+  const bool finished = options.most == Wait::nothing ? events.is_complete(event) : wait(event, options.most);
   events.recycle(event);
   return finished;
 }
@@ -328,18 +343,17 @@ bool MemoryPool::take_fallback(const AllocationRequest& request, const Plan& pla
   const auto take = [&] { return fallbacks_.take(allocation, request.alignment_bytes, plan.counted); };
   for (;;) {
     const std::uint64_t epoch = lanes_->pending.epoch();
-    poll_pending(&stream_);
+    poll_pending(&stream_, true);
     if (take()) {
       return true;
     }
     if (!has_streams_) {
       return false;
     }
-    if (complete_pending(Completion::awaited) && take()) {
-      return true;
-    }
-    if (settle_other_lanes() && take()) {
-      return true;
+    for (const Wait most : {Wait::events, Wait::device}) {
+      if ((complete_pending(Completion::awaited, most) && take()) || (settle_other_lanes(most) && take())) {
+        return true;
+      }
     }
     // Another thread may have had all that is pending in its hands meanwhile.
     if (!lanes_->pending.await_completions(epoch)) {

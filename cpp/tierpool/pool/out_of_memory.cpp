@@ -53,6 +53,12 @@ std::string remedy(std::uint64_t bytes, const DeviceState& state, const PoolConf
                         : " (device '" + device.name() + "' could not serve it directly either)");
 }
 
+std::string remedy_without_heaps(const Device& device) {
+  return "device '" + device.name() +
+         "' has no virtual memory management, so that only the default stream has heaps: allocate on it, or set "
+         "on_exhaustion='fallback'";
+}
+
 std::string remedy_over_limit(const PoolStatistics& now, const PoolConfig& config) {
   const std::uint64_t pending_bytes = now.pending_bytes + now.fallback_pending_bytes;
   return format_memory_size(now.used_bytes + now.fallback_used_bytes + pending_bytes) + " of max_bytes " +
@@ -67,10 +73,22 @@ std::string fault_of(const Device& device) {
 
 }  // namespace
 
-OutOfMemoryError out_of_memory_error(std::uint64_t bytes, bool over_limit, const PoolStatistics& now,
+OutOfMemoryError out_of_memory_error(std::uint64_t bytes, Shortage shortage, const PoolStatistics& now,
                                      const PoolConfig& config, const Device& device) {
-  const DeviceState left = over_limit ? DeviceState{} : device_state(bytes, now, config, device);
-  const std::string advice = over_limit ? remedy_over_limit(now, config) : remedy(bytes, left, config, device);
+  DeviceState left;
+  std::string advice;
+  switch (shortage) {
+    case Shortage::memory:
+      left = device_state(bytes, now, config, device);
+      advice = remedy(bytes, left, config, device);
+      break;
+    case Shortage::limit:
+      advice = remedy_over_limit(now, config);
+      break;
+    case Shortage::heaps:
+      advice = remedy_without_heaps(device);
+      break;
+  }
   return {"out of memory: " + state(bytes, now) + left.text + "; " + advice + fault_of(device),
           {bytes, now.largest_free_bytes, now.free_bytes, now.fragmentation()}};
 }

@@ -70,17 +70,21 @@ bool PendingReleases::is_complete(PendingRelease::Use& use, const StreamKey* nam
   return events_.is_complete(use.event);
 }
 
-PendingRelease* PendingReleases::take_complete(const StreamKey* named) noexcept {
-  PendingRelease* complete = nullptr;
+PendingReleases::Complete PendingReleases::take_complete(const StreamKey* named, bool with_fallbacks) noexcept {
+  Complete complete;
   for (Queue& queue : queues_) {
     while (queue.first != nullptr && is_complete(*queue.first, named)) {
       PendingRelease::Use& use = *queue.first;
+      if (!with_fallbacks && use.release->is_fallback() && use.release->uses_left == 1) {
+        complete.left_fallback = true;
+        break;
+      }
       queue.first = use.next;
       events_.recycle(use.event);
       use.complete = true;
       if (--use.release->uses_left == 0) {
-        use.release->next = complete;
-        complete = use.release;
+        use.release->next = complete.first;
+        complete.first = use.release;
         count_.fetch_sub(1, std::memory_order_release);
       }
     }

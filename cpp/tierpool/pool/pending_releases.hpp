@@ -36,6 +36,7 @@ struct PendingRelease {
   std::uint64_t block_bytes = 0;
   std::vector<Use> uses;
   std::uint32_t uses_left = 0;
+  bool names_last_use = false;  ///< whether the uses are all there are, so that no work is left when they are over
   PendingRelease* next = nullptr;
 
   [[nodiscard]] bool is_fallback() const noexcept { return fallback.address != 0; }
@@ -79,9 +80,13 @@ class PendingReleases {
   void add(std::unique_ptr<PendingRelease> release) noexcept;
   /// Keeps a release of which no event tells the end, until its lane closes. It is not counted.
   void keep(std::unique_ptr<PendingRelease> release) noexcept;
-  /// Takes out those whose events are all complete, as a list; no event is waited for. Events are recorded on lasting
-  /// streams and on the one that the caller names, if any.
-  [[nodiscard]] PendingRelease* take_complete(const StreamKey* named) noexcept;
+  struct Complete {
+    PendingRelease* first = nullptr;  ///< of a list
+    bool left_fallback = false;       ///< whether what the device served directly was left, and what follows it
+  };
+  /// Takes out those whose events are all complete; no event is waited for. Events are recorded on lasting streams and
+  /// on the one that the caller names, if any.
+  [[nodiscard]] Complete take_complete(const StreamKey* named, bool with_fallbacks) noexcept;
   /// Takes out all of a lane, complete or not; without what the device served directly, unless asked for.
   [[nodiscard]] PendingRelease* take_all_of(const MemoryPool& lane, bool with_fallbacks) noexcept;
   /// Takes out what is kept of a lane, and puts it before `list`.

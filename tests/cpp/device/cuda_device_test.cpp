@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -85,6 +86,26 @@ TEST_F(CudaDeviceTest, LargeCommitsComeInPiecesThatGoWithTheLastOfTheirGranules)
   device.release(range);
 }
 
+TEST_F(CudaDeviceTest, ItIsKnownBeforeHowMuchOfARangeTheDriverGetsBack) {
+  constexpr std::uint64_t kPiece = 4 * kGranule;
+  CudaDevice device = make(0, kPiece);
+  for (const std::uint64_t first : {0U, 1U, 4U, 6U}) {
+    for (const std::uint64_t count : {1U, 3U, 4U, 7U, 9U, 16U}) {
+      const Reservation range = device.reserve(256 * kGranule);
+      ASSERT_TRUE(device.commit(range.address, range.bytes));
+      const std::uint64_t begin = range.address + first * kGranule;
+      const AddressRange part = device.decommittable(begin, count * kGranule);
+      EXPECT_TRUE(device.decommit(part.address, part.bytes));
+      EXPECT_EQ(fake_cuda_used_bytes(0), range.bytes - part.bytes) << first << " " << count;
+      const std::uint64_t first_piece = align_up(first, 4) / 4;
+      const std::uint64_t end_piece = std::max(first_piece, (first + count) / 4);
+      EXPECT_EQ(part.bytes, (end_piece - first_piece) * kPiece) << first << " " << count;
+      EXPECT_TRUE(part.bytes == 0 || part.address == range.address + first_piece * kPiece) << first << " " << count;
+      device.release(range);
+    }
+  }
+}
+
 TEST_F(CudaDeviceTest, NoPieceIsMoreThanA64thOfItsCommit) {
   CudaDevice device = make(0, 64 * kGranule);
   const Reservation range = device.reserve(256 * kGranule);
@@ -130,7 +151,8 @@ TEST_F(CudaDeviceTest, MemoryTheDriverKeepsIsUsedAgain) {
   const Reservation range = device.reserve(2 * kGranule);
   ASSERT_TRUE(device.commit(range.address, range.bytes));
   fake_cuda_fail("cuMemUnmap", 999, 0, 1);
-  EXPECT_TRUE(device.decommit(range.address, range.bytes));
+  EXPECT_FALSE(device.decommit(range.address, range.bytes));
+  EXPECT_EQ(fake_cuda_used_bytes(0), range.bytes);
   EXPECT_NE(device.fault().find("cuMemUnmap failed"), std::string::npos);
   EXPECT_FALSE(device.allocate_direct(kFakeCudaBytes, 256));
   EXPECT_EQ(device.fault(), "");  // the last failure was a shortage
@@ -143,6 +165,7 @@ TEST_F(CudaDeviceTest, WithoutVirtualMemoryAReservationTakesAllOfItsMemory) {
   for (const int index : {0, 1}) {
     CudaDevice device(index, {.chunk_bytes = kGranule, .virtual_memory = index == 1}, *driver_);
     EXPECT_FALSE(device.has_virtual_memory());
+    EXPECT_EQ(device.commit_scope(), CommitScope::always);
     const Reservation range = device.reserve(3 * kGranule + 1);
     EXPECT_EQ(range.bytes, 4 * kGranule);
     EXPECT_EQ(range.address % kGranule, 0u);

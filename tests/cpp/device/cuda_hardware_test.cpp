@@ -122,6 +122,26 @@ TEST_F(CudaHardware, MemoryIsTakenAndGivenBackByGranule) {
   device.release(range);
 }
 
+TEST_F(CudaHardware, TheDriverGetsBackWhatIsSaid) {
+  CudaDevice device;
+  constexpr std::uint64_t kBytes = 4 * kGiB;  // in pieces of 16 granules
+  const Reservation range = device.reserve(kBytes);
+  ASSERT_TRUE(device.commit(range.address, kBytes));
+  std::uint64_t left = kBytes;
+  for (std::uint64_t begin = 3 * kGranule; begin + 70 * kGranule <= kBytes; begin += 200 * kGranule) {
+    const AddressRange part = device.decommittable(range.address + begin, 70 * kGranule);
+    EXPECT_LE(part.bytes, 70 * kGranule);
+    const std::uint64_t before = device.free_bytes();
+    ASSERT_TRUE(device.decommit(part.address, part.bytes));
+    EXPECT_GE(device.free_bytes(), before + part.bytes);
+    left -= part.bytes;
+  }
+  EXPECT_LT(left, kBytes);
+  const std::uint64_t before = device.free_bytes();
+  device.release(range);
+  EXPECT_GE(device.free_bytes(), before + left);
+}
+
 TEST_F(CudaHardware, ShortageIsAnAnswer) {
   CudaDevice device;
   EXPECT_FALSE(device.allocate_direct(device.total_bytes(), 256));
@@ -205,8 +225,11 @@ TEST_F(CudaHardware, NothingADeviceDoesBreaksACapture) {
   }
   const EventHandle other = streams.create_event();
   EXPECT_NE(other, kNoEvent);
-  EXPECT_TRUE(streams.record_event(other, kPerThreadStream));
-  EXPECT_TRUE(streams.synchronize_event(other));
+  for (const StreamHandle lasting : {kDefaultStream, kPerThreadStream}) {
+    EXPECT_FALSE(streams.is_capturing(lasting));
+    EXPECT_TRUE(streams.record_event(other, lasting));
+    EXPECT_TRUE(streams.synchronize_event(other));
+  }
   streams.destroy_event(other);
   EXPECT_EQ(stream.end(), kCuSuccess);
   EXPECT_FALSE(streams.is_capturing(stream.handle()));

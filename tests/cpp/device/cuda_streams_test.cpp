@@ -114,6 +114,20 @@ TEST_F(CudaStreamsTest, FailuresAreAnswers) {
   streams_.destroy_event(event);
 }
 
+TEST_F(CudaStreamsTest, NothingIsLeftToWaitForWhereTheContextHasGone) {
+  const EventHandle event = streams_.create_event();
+  for (const CuResult gone : {kCuInvalidContext, kCuContextIsDestroyed}) {
+    fake_cuda_fail("cuCtxSynchronize", gone, 0, 1);
+    EXPECT_TRUE(streams_.synchronize_device()) << gone;
+    fake_cuda_fail("cuCtxPushCurrent_v2", gone, 0, UINT64_MAX);
+    EXPECT_TRUE(streams_.synchronize_device()) << gone;
+    EXPECT_FALSE(streams_.synchronize_stream(kDefaultStream)) << gone;  // whose work has not been done
+    EXPECT_FALSE(streams_.synchronize_event(event)) << gone;
+    fake_cuda_fail("cuCtxPushCurrent_v2", kCuSuccess, 0, 0);
+  }
+  streams_.destroy_event(event);
+}
+
 TEST_F(CudaStreamsTest, CopiesGoEitherWay) {
   CudaDevice device(0, {}, *driver_);
   DeviceStreams& streams = *device.streams();

@@ -45,6 +45,8 @@ Gate& gate() {
 
 }  // namespace
 
+bool pass_gate() { return gate().pass(); }
+
 extern "C" {
 
 void fake_cuda_hold_waits(bool hold) { gate().hold(hold); }
@@ -120,7 +122,7 @@ void fake_cuda_destroy_stream(std::uint64_t stream) {
 }
 void fake_cuda_set_capturing(std::uint64_t stream, bool capturing) {
   const std::lock_guard lock(state().mutex);
-  static_cast<Stream*>(at(stream))->capturing = capturing;
+  (stream == 2 ? captures_thread_stream : static_cast<Stream*>(at(stream))->capturing) = capturing;
 }
 std::uint64_t fake_cuda_calls(const char* name) {
   const std::lock_guard lock(state().mutex);
@@ -263,7 +265,7 @@ CuResult cuCtxGetDevice(CuDevice* device) {
   return kCuSuccess;
 }
 CuResult cuCtxSynchronize() {
-  const bool opened = gate().pass();
+  const bool opened = pass_gate();
   FAKE_CUDA_BEGIN(begin_in_context, "cuCtxSynchronize")
   if (is_any_capturing(false)) {
     return misuse(kCaptureUnsupported);  // and every capture is invalid

@@ -28,8 +28,8 @@ void fake_cuda_reset_device(int device);
 /// itself, unless it waits for another's event. The default stream is ordered with no other.
 void fake_cuda_hold_work(bool hold);
 
-/// Whether waits for a whole device block, as behind work that does not end, until this is called with false. One that
-/// nobody ends in a minute is misuse.
+/// Whether waits for a device or an event block, as behind work that does not end, until this is called with false; so
+/// does giving memory back, which may wait for the device. One that nobody ends in a minute is misuse.
 void fake_cuda_hold_waits(bool hold);
 /// Threads in such a wait.
 [[nodiscard]] int fake_cuda_waiting_count();
@@ -39,6 +39,7 @@ void fake_cuda_hold_waits(bool hold);
 [[nodiscard]] std::uint64_t fake_cuda_create_stream(int device);
 void fake_cuda_make_blocking(std::uint64_t stream);
 void fake_cuda_destroy_stream(std::uint64_t stream);
+/// A created stream, or the calling thread's default one (2).
 void fake_cuda_set_capturing(std::uint64_t stream, bool capturing);
 
 [[nodiscard]] std::uint64_t fake_cuda_calls(const char* name);

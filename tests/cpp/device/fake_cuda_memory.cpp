@@ -26,6 +26,7 @@ CuResult cuMemAlloc_v2(CuAddress* address, std::size_t bytes) {
   return kCuSuccess;
 }
 CuResult cuMemFree_v2(CuAddress address) {
+  const bool opened = pass_gate();
   FAKE_CUDA_BEGIN(begin_in_context, "cuMemFree_v2")
   const auto found = state().blocks.find(address);
   if (found == state().blocks.end()) {
@@ -34,7 +35,7 @@ CuResult cuMemFree_v2(CuAddress address) {
   state().used[static_cast<std::size_t>(found->second.device)] -= found->second.bytes;
   munmap(at(address - 512), found->second.bytes + kPage);
   state().blocks.erase(found);
-  return kCuSuccess;
+  return opened ? kCuSuccess : misuse(kCuNotReady);
 }
 CuResult cuMemcpy(CuAddress destination, CuAddress source, std::size_t bytes) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuMemcpy")

@@ -131,6 +131,10 @@ inline State& state() {
 inline thread_local std::vector<Context*> context_stack;
 inline thread_local int capture_mode = 0;
 inline thread_local int thread_number = 0;  // 0: not given yet
+inline thread_local bool captures_thread_stream = false;
+
+/// Stands where fake_cuda_hold_waits() holds waits. False when nobody ended that. Without the lock of the state.
+[[nodiscard]] bool pass_gate();
 
 inline CuResult misuse(CuResult result) {
   ++state().misuse_count;
@@ -256,7 +260,8 @@ inline bool is_any_capturing(bool blocking_only) {
     return stream->capturing && !stream->destroyed && stream->context == context_stack.back() &&
            (stream->blocking || !blocking_only);
   };
-  return std::any_of(state().streams.begin(), state().streams.end(), is_captured);
+  return (captures_thread_stream && !blocking_only) ||
+         std::any_of(state().streams.begin(), state().streams.end(), is_captured);
 }
 
 /// Where a stream of the current context, which check_stream() knows, keeps its work.

@@ -39,9 +39,10 @@ CuResult cuEventQuery(CuEvent event) {
   return is_complete(static_cast<Event*>(event)->recorded) ? kCuSuccess : kCuNotReady;
 }
 CuResult cuEventSynchronize(CuEvent event) {
+  const bool opened = pass_gate();
   FAKE_CUDA_BEGIN(begin_in_context, "cuEventSynchronize")
   complete(static_cast<Event*>(event)->recorded);
-  return kCuSuccess;
+  return opened ? kCuSuccess : misuse(kCuNotReady);
 }
 CuResult cuStreamGetCtx(CuStream stream, CuContext* context) {
   FAKE_CUDA_BEGIN(begin_in_context, "cuStreamGetCtx")
@@ -61,7 +62,9 @@ CuResult cuStreamIsCapturing(CuStream stream, int* status) {
     return kCuStreamCaptureImplicit;
   }
   const Stream* found = find_stream(stream);
-  *status = found != nullptr && found->capturing ? 1 : 0;
+  const bool is_captured =
+      found == nullptr ? is_special(stream) && !is_legacy(stream) && captures_thread_stream : found->capturing;
+  *status = is_captured ? 1 : 0;
   // No misuse: with cuStreamGetCtx, it is what a stream that a user passes is asked, alive or not.
   return found == nullptr && !is_special(stream) ? kInvalidHandle : kCuSuccess;
 }

@@ -48,6 +48,18 @@ TEST(GranuleChunks, AChunkGoesOnceNoGranuleOfItIsUsed) {
   expect_run(chunks.find_chunk(0, 8), 4, 4);
 }
 
+TEST(GranuleChunks, RangesLoseTheChunksTheyCutAtTheirEnds) {
+  GranuleChunks chunks(12);
+  chunks.add_chunk({.first = 0, .count = 4});
+  chunks.add_chunk({.first = 4, .count = 1});
+  chunks.add_chunk({.first = 5, .count = 7});
+  expect_run(chunks.whole_within(0, 12), 0, 12);
+  expect_run(chunks.whole_within(1, 11), 4, 1);
+  expect_run(chunks.whole_within(0, 5), 0, 5);
+  EXPECT_FALSE(chunks.whole_within(1, 4));
+  EXPECT_FALSE(chunks.whole_within(6, 12));
+}
+
 // Against an array that says for each granule which chunk it belongs to.
 TEST(GranuleChunks, RandomUseAgreesWithTheModel) {
   constexpr std::uint64_t kGranules = 40;

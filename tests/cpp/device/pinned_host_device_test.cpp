@@ -38,6 +38,8 @@ TEST_F(PinnedHostDeviceTest, AReservationIsRegisteredWholeFromItsFirstCommitToIt
   EXPECT_EQ(fake_cuda_pinned_bytes(), 8 * kGranule);
   ASSERT_TRUE(device.commit(range.address + 5 * kGranule, 3 * kGranule));
   EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 1u);
+  EXPECT_EQ(device.decommittable(range.address + 5 * kGranule, 3 * kGranule).bytes, 0u);
+  EXPECT_EQ(device.decommittable(range.address, range.bytes).bytes, range.bytes);
   ASSERT_TRUE(device.decommit(range.address + 5 * kGranule, 3 * kGranule));
   EXPECT_EQ(fake_cuda_pinned_bytes(), 8 * kGranule);
   ASSERT_TRUE(device.decommit(range.address + kGranule, kGranule));
@@ -64,7 +66,7 @@ TEST_F(PinnedHostDeviceTest, PagesTheDriverKeepsAreUsedAgain) {
   const Reservation range = device.reserve(kGranule);
   ASSERT_TRUE(device.commit(range.address, kGranule));
   fake_cuda_fail("cuMemHostUnregister", 999, 0, 1);
-  EXPECT_TRUE(device.decommit(range.address, kGranule));
+  EXPECT_FALSE(device.decommit(range.address, kGranule));
   EXPECT_TRUE(device.commit(range.address, kGranule));
   EXPECT_EQ(fake_cuda_calls("cuMemHostRegister_v2"), 1u);
   device.release(range);

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "device/cuda_fixture.hpp"
+#include "support/captured_log.hpp"
 #include "support/stream_pool_fixture.hpp"
 #include "tierpool/base/errors.hpp"
 #include "tierpool/device/cuda_device.hpp"
@@ -181,6 +182,136 @@ TEST_F(CudaPoolCapturesTest, DestroyedStreamsAreNotNamed) {
   static_cast<void>(pool_->trim());
   EXPECT_EQ(fake_cuda_used_bytes(0), 0u);
   pool_.reset();
+}
+
+TEST_F(CudaPoolCapturesTest, NothingOfAResetDeviceIsKept) {
+  const CapturedLog log;
+  const StreamHandle other = fake_cuda_create_stream(0);
+  MemoryPool& lane = pool_->lane(stream_);
+  fake_cuda_hold_work(true);
+  const Allocation last = lane.allocate(kBytes / 4);
+  const Allocation pending = lane.allocate(kBytes / 4);
+  ASSERT_TRUE(lane.release(lane.allocate(kBytes / 4), stream_));
+  ASSERT_TRUE(lane.release(pending, other));
+  ASSERT_TRUE(lane.release(lane.allocate(2 * kBytes), other));
+  fake_cuda_reset_device(0);
+  pool_->close();
+  EXPECT_TRUE(lane.release(last));
+  pool_.reset();
+  for (const auto& record : log.records()) {
+    EXPECT_EQ(record.message.find("for good"), std::string::npos) << record.message;
+  }
+  EXPECT_EQ(fake_cuda_calls("cuMemAddressFree") + fake_cuda_calls("cuMemFree_v2"), 3u);  // tried, for each of them
+  fake_cuda_hold_work(false);
+}
+
+/// While a stream is captured that is not ordered with the default one, as PyTorch's are: nothing shows it, and a wait
+/// for the whole device invalidates it.
+class CudaPoolUnseenCapturesTest : public CudaPoolCapturesTest {
+ protected:
+  CudaPoolUnseenCapturesTest() { fake_cuda_set_capturing(captured_, true); }
+  void TearDown() override {
+    EXPECT_EQ(fake_cuda_calls("cuCtxSynchronize"), waits_);
+    fake_cuda_set_capturing(captured_, false);
+    pool_.reset();
+    fake_cuda_set_capturing(kPerThreadStream, false);
+    CudaPoolCapturesTest::TearDown();
+  }
+  void rebuild(OnExhaustion on_exhaustion) {
+    PoolConfig config = quiet_config(kBytes, 1);
+    config.on_exhaustion = on_exhaustion;
+    pool_ = MemoryPool::create(config, std::make_shared<CudaDevice>(0, CudaDevice::Options{}, *driver_));
+  }
+  /// Whoever wants this memory can ask no one but the device.
+  void leave_without_name() {
+    MemoryPool& lane = pool_->lane(stream_);
+    ASSERT_TRUE(lane.release(lane.allocate(kBytes)));
+  }
+
+  const StreamHandle captured_ = fake_cuda_create_stream(0);
+  std::uint64_t waits_ = 0;
+};
+
+TEST_F(CudaPoolUnseenCapturesTest, PoolsOfTheDefaultStreamEndBehindItsEvents) {
+  const Allocation last = pool_->allocate(kBytes / 2);
+  ASSERT_TRUE(pool_->release(pool_->allocate(kBytes / 4)));
+  pool_->close();
+  EXPECT_TRUE(pool_->release(last));
+  EXPECT_EQ(fake_cuda_used_bytes(0), 0u);
+}
+
+TEST_F(CudaPoolUnseenCapturesTest, LanesEndBehindTheEventsOfReleasesThatNameTheirStream) {
+  fake_cuda_hold_work(true);
+  MemoryPool& lane = pool_->lane(stream_);
+  const StreamHandle other = fake_cuda_create_stream(0);
+  const Allocation first = lane.allocate(kBytes / 4);
+  const Allocation second = lane.allocate(kBytes / 4);
+  ASSERT_TRUE(lane.release(lane.allocate(kBytes / 4), stream_));
+  pool_->close();
+  EXPECT_TRUE(lane.release(first, other));
+  EXPECT_TRUE(lane.release(second, stream_));
+  EXPECT_EQ(fake_cuda_used_bytes(0), 0u);
+  EXPECT_GE(fake_cuda_calls("cuEventSynchronize"), 2u);
+  fake_cuda_hold_work(false);
+}
+
+TEST_F(CudaPoolUnseenCapturesTest, RequestsThatMayFallBackDoSoBeforeTheyWaitForTheDevice) {
+  leave_without_name();
+  const Allocation fallback = pool_->allocate(kBytes);
+  EXPECT_TRUE(fallback.is_fallback());
+  EXPECT_TRUE(pool_->release(fallback));
+  fake_cuda_set_capturing(captured_, false);
+  fake_cuda_fail("cuMemAlloc_v2", kCuOutOfMemory, 0, UINT64_MAX);
+  const Allocation reclaimed = pool_->allocate(kBytes);
+  EXPECT_FALSE(reclaimed.is_fallback());
+  EXPECT_TRUE(pool_->release(reclaimed));
+  waits_ = 1;
+}
+
+TEST_F(CudaPoolUnseenCapturesTest, FallbacksThatOnlyTheDeviceTellsOfAreLeftWhereItHasMore) {
+  MemoryPool& lane = pool_->lane(stream_);
+  ASSERT_TRUE(lane.release(lane.allocate(2 * kBytes)));  // pending without an event
+  const Allocation more = lane.allocate(2 * kBytes);
+  EXPECT_TRUE(more.is_fallback());
+  EXPECT_TRUE(lane.release(more, stream_));
+}
+
+TEST_F(CudaPoolUnseenCapturesTest, EventsOfSomeLanesGoBeforeAWaitForOthers) {
+  rebuild(OnExhaustion::raise);
+  const StreamHandle busy = fake_cuda_create_stream(0);
+  {
+    MemoryPool& unnamed = pool_->lane(stream_);
+    ASSERT_TRUE(unnamed.release(unnamed.allocate(kBytes / 2)));
+    fake_cuda_hold_work(true);
+    MemoryPool& named = pool_->lane(busy);
+    ASSERT_TRUE(named.release(named.allocate(kBytes / 2), busy));
+  }
+  const Allocation served = pool_->allocate(kBytes / 2);
+  EXPECT_TRUE(pool_->release(served));
+  fake_cuda_hold_work(false);
+}
+
+TEST_F(CudaPoolUnseenCapturesTest, WhatNamesItsLastUseMovesBehindItsEventAlone) {
+  rebuild(OnExhaustion::raise);
+  const StreamHandle last = fake_cuda_create_stream(0);
+  MemoryPool& lane = pool_->lane(stream_);
+  const Allocation allocation = lane.allocate(kBytes);
+  fake_cuda_hold_work(true);
+  ASSERT_TRUE(lane.release(allocation, last));
+  fake_cuda_destroy_stream(stream_);
+  const Allocation moved = pool_->allocate(kBytes);
+  EXPECT_TRUE(pool_->release(moved));
+  fake_cuda_hold_work(false);
+}
+
+TEST_F(CudaPoolUnseenCapturesTest, CaptureOfTheThreadsOwnDefaultStreamIsSeen) {
+  leave_without_name();
+  fake_cuda_set_capturing(captured_, false);
+  fake_cuda_set_capturing(kPerThreadStream, true);
+  EXPECT_EQ(pool_->trim(), 0u);
+  fake_cuda_set_capturing(kPerThreadStream, false);
+  EXPECT_EQ(pool_->trim(), kBytes);
+  waits_ = 1;
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ TEST_F(MemoryPoolStreamLifetimesTest, FallbackReleasedWithoutItsStreamWaitsUntil
 }
 
 TEST_F(MemoryPoolStreamLifetimesTest, HandleUsedAgainIsAnotherStream) {
-  MemoryPool& pool = build_pool();
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& old_lane = pool.lane(a_);
   const Allocation allocation = old_lane.allocate(kGranule);
   keep_busy(a_);
@@ -51,7 +51,7 @@ TEST_F(MemoryPoolStreamLifetimesTest, HandleUsedAgainIsAnotherStream) {
 }
 
 TEST_F(MemoryPoolStreamLifetimesTest, RecordedStreamWhoseHandleIsAnotherSinceIsSettledByTheDevice) {
-  MemoryPool& pool = build_pool();
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   Allocation allocation = pool.allocate(16 * kGranule);
   ASSERT_TRUE(pool.record_stream(allocation, a_));
   keep_busy(a_);

@@ -55,6 +55,28 @@ TEST_F(MemoryPoolStreamShortageTest, MemoryPendingOnAnotherLaneIsLeftToOneThatDo
   EXPECT_EQ(streams().call_count(StreamCall::synchronize), 0u);
 }
 
+TEST_F(MemoryPoolStreamShortageTest, FallbacksThatAreOverGoBackInCallsThatMayBlock) {
+  for (const std::uint64_t max_granules : {0U, 40U}) {
+    MemoryPool& pool = max_granules == 0 ? build_pool() : build_limited_pool(max_granules);
+    MemoryPool& lane = pool.lane(a_);
+    leave_pending(lane, 20 * kGranule, b_);
+    const Allocation held = lane.allocate(16 * kGranule);
+    run(b_);
+    Allocation allocation;
+    for (const std::uint64_t granules : {1U, 16U, 24U}) {
+      EXPECT_EQ(lane.serve({.bytes = granules * kGranule, .may_block = false}, allocation),
+                AllocationOutcome::would_block);
+      EXPECT_EQ(device_->direct_bytes(), 20 * kGranule);
+    }
+    EXPECT_EQ(pool.statistics().fallback_pending_bytes, 20 * kGranule);
+    ASSERT_EQ(lane.serve({.bytes = 24 * kGranule}, allocation), AllocationOutcome::served);
+    EXPECT_EQ(device_->direct_bytes(), 24 * kGranule);
+    EXPECT_TRUE(lane.release(allocation, a_));
+    EXPECT_TRUE(lane.release(held, a_));
+    expect_identities(pool);
+  }
+}
+
 TEST_F(MemoryPoolStreamShortageTest, OtherLanesAreAskedForOnlyWhatIsNeeded) {
   MemoryPool& pool = build_pool(OnExhaustion::raise);
   leave_pending(pool.lane(a_), 8 * kGranule, c_);

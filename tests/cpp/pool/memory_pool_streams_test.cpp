@@ -222,7 +222,7 @@ TEST_F(MemoryPoolStreamsTest, RequestWaitsForMemoryThatAnotherThreadIsAboutToBri
 }
 
 TEST_F(MemoryPoolStreamsTest, RequestThatMustNotBlockSaysSoUnderPressure) {
-  MemoryPool& pool = build_pool();
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& from = pool.lane(a_);
   ASSERT_TRUE(from.release(from.allocate(16 * kGranule)));
   Allocation allocation;
@@ -307,7 +307,7 @@ TEST_F(MemoryPoolStreamsTest, EventsAreRecycledAndGoWithThePool) {
 }
 
 TEST_F(MemoryPoolStreamsTest, WithoutEventsAReleaseIsSettledByTheDevice) {
-  MemoryPool& pool = build_pool();
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
   const Allocation allocation = pool.allocate(16 * kGranule);
   streams().fail(StreamCall::create_event);
   keep_busy(a_);

@@ -362,3 +362,17 @@ class TestWaitsWithoutTheGil:
         arenas[0].alloc(NBYTES).release()
         pool.close()
         self.run(fake, arenas.clear)
+
+    def test_a_request_that_gives_a_fallback_back(
+        self, fake: ctypes.CDLL, make_device_pool: Callable[..., MemoryPool]
+    ) -> None:
+        pool = make_device_pool()
+        stream = fake.fake_cuda_create_stream(0)
+        fake.fake_cuda_hold_work(True)
+        pool.allocate(100 << 20).release(stream)
+        fake.fake_cuda_hold_work(False)
+        assert pool.get_statistics().fallback_pending_mb == 100
+        with pool.allocate(NBYTES) as other:  # its release marks the stream, whose work is over by then
+            other.record_stream(stream)
+        self.run(fake, lambda: pool.allocate(2 * NBYTES).release())
+        assert pool.get_statistics().fallback_pending_mb == 0
