@@ -5,8 +5,8 @@ that tensors asked for at once, reserved the most that the allocator held of the
 back what it had free before. Base and peak are PyTorch's own counts of requested bytes, the same for all, because the
 work is the same; each contender runs in a process of its own.
 
-The pool runs without magazines, with magazines of 16 MiB a thread, and with those it has by default: what they park
-cannot become a larger block, and PyTorch asks for many sizes.
+The pool runs without magazines, and with those it has by default: what they park cannot become a larger block, and
+PyTorch asks for many sizes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ HEAP_MB = 96 * 1024
 ENVIRONMENTS = {"torch-expandable-segments": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}}
 POOLS: dict[str, dict[str, Any]] = {
     "tierpool": {"magazines": False},
-    "tierpool-16MiB-magazines": {"magazine_thread_bytes": "16MiB"},
     "tierpool-default-magazines": {},
 }
 CONTENDERS = ("torch", "torch-expandable-segments", *POOLS)
