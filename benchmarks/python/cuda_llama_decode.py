@@ -18,12 +18,12 @@ def decode(prompt: int, tokens: int) -> float:
     """Tokens a second, after a warm-up."""
     import torch  # noqa: PLC0415  (after install)
 
-    from cuda_models import Llama, decode_seconds  # noqa: PLC0415
+    from cuda_models import Llama, Sequence  # noqa: PLC0415
 
     torch.manual_seed(1)
     model = Llama()
-    decode_seconds(model, prompt, 8)
-    seconds: float = decode_seconds(model, prompt, tokens)
+    Sequence(model, prompt).decode_seconds(8)
+    seconds: float = Sequence(model, prompt).decode_seconds(tokens)
     return tokens / seconds
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from measure import Row, main, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 HEAP_MB = 96 * 1024
 ENVIRONMENTS = {"torch-expandable-segments": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}}
@@ -35,8 +35,11 @@ POOLS: dict[str, dict[str, Any]] = {
     "tierpool-default-magazines": {},
 }
 CONTENDERS = ("torch", "torch-expandable-segments", *POOLS)
-DECODE_TOKENS = 128
 DECODE_PAIRS = 5
+# Of a pair, contenders take turns: a machine that others use as well is slower now and then, for longer than a turn.
+TURNS = 12
+TURN_TOKENS = 16
+PROMPT_TOKENS = 512
 MIB = 2**20
 
 
@@ -99,16 +102,19 @@ def run_workload(name: str, contender: str) -> dict[str, float]:
 
 
 def serve_decode(contender: str) -> None:
-    """Answer each line of the input by tokens a second of one sequence; the first answer is the warm-up's."""
+    """Answer each line of the input by the tokens a second of the next few of a sequence."""
     Meter(contender)
     import torch  # noqa: PLC0415  (after install)
 
-    from cuda_models import Llama, decode_seconds  # noqa: PLC0415
+    from cuda_models import Llama, Sequence  # noqa: PLC0415
 
     torch.manual_seed(1)
     model = Llama()
+    sequence = Sequence(model, PROMPT_TOKENS)
     for _ in sys.stdin:
-        print(DECODE_TOKENS / decode_seconds(model, 512, DECODE_TOKENS), flush=True)
+        if sequence.length == TURNS * TURN_TOKENS:
+            sequence = Sequence(model, PROMPT_TOKENS)
+        print(TURN_TOKENS / sequence.decode_seconds(TURN_TOKENS), flush=True)
 
 
 class Decoder:
@@ -169,13 +175,17 @@ def memory_rows(name: str) -> Iterator[Row]:
         yield Row(f"cuda/seconds-{name}/{contender}", figures["seconds"], "s", 1)
 
 
+def take_turns(decoders: Mapping[str, Decoder]) -> dict[str, float]:
+    """The median of each one's turns."""
+    turns = [{name: one.tokens_per_second() for name, one in decoders.items()} for _ in range(TURNS)]
+    return {name: median(turn[name] for turn in turns) for name in decoders}
+
+
 def decode_rows() -> Iterator[Row]:
-    """Tokens a second, in pairs: every contender decodes in turn, none while another does."""
+    """Tokens a second, in pairs: every contender decodes the same lengths in turn, none while another does."""
     with ExitStack() as stack:
         decoders = {contender: stack.enter_context(closing(Decoder(contender))) for contender in (*POOLS, "torch")}
-        for decoder in decoders.values():
-            decoder.tokens_per_second()
-        rounds = [{name: one.tokens_per_second() for name, one in decoders.items()} for _ in range(DECODE_PAIRS)]
+        rounds = [take_turns(decoders) for _ in range(DECODE_PAIRS + 1)][1:]
     for contender in decoders:
         figures = [speeds[contender] for speeds in rounds]
         yield Row(f"cuda/llama-decode/{contender}", median(figures), "tok/s", len(figures), spread(figures))

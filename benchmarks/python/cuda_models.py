@@ -76,18 +76,25 @@ class Llama:
         return (norm(x[:, -1:]) @ self.embedding.T).float().argmax(-1)
 
 
-@torch.no_grad()
-def decode_seconds(model: Llama, prompt_length: int, tokens: int) -> float:
-    """Seconds that one sequence takes for so many tokens behind its prompt."""
-    prompt = torch.randint(0, Llama.vocabulary, (1, prompt_length), device="cuda")
-    caches = model.new_caches()
-    token = model.next_token(prompt, caches)
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(tokens):
-        token = model.next_token(token, caches)
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+class Sequence:
+    """One sequence behind a prompt of random tokens."""
+
+    @torch.no_grad()
+    def __init__(self, model: Llama, prompt_length: int) -> None:
+        self.model, self.caches, self.length = model, model.new_caches(), 0
+        prompt = torch.randint(0, Llama.vocabulary, (1, prompt_length), device="cuda")
+        self.token = model.next_token(prompt, self.caches)
+
+    @torch.no_grad()
+    def decode_seconds(self, tokens: int) -> float:
+        """Seconds that so many further tokens take."""
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(tokens):
+            self.token = self.model.next_token(self.token, self.caches)
+        torch.cuda.synchronize()
+        self.length += tokens
+        return time.perf_counter() - start
 
 
 class ServingMix:
