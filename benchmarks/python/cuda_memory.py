@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from measure import Row, main, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 HEAP_MB = 96 * 1024
 ENVIRONMENTS = {"torch-expandable-segments": {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}}
@@ -36,9 +36,10 @@ POOLS: dict[str, dict[str, Any]] = {
 }
 CONTENDERS = ("torch", "torch-expandable-segments", *POOLS)
 DECODE_PAIRS = 5
-# Of a pair, contenders take turns: a machine that others use as well is slower now and then, for longer than a turn.
-TURNS = 12
-TURN_TOKENS = 16
+# Of a pair, contenders take short turns on the same processors: a machine that others use as well is slower now and
+# then, and not everywhere alike.
+TURNS = 24
+TURN_TOKENS = 8
 PROMPT_TOKENS = 512
 MIB = 2**20
 
@@ -175,30 +176,35 @@ def memory_rows(name: str) -> Iterator[Row]:
         yield Row(f"cuda/seconds-{name}/{contender}", figures["seconds"], "s", 1)
 
 
-def take_turns(decoders: Mapping[str, Decoder]) -> dict[str, float]:
-    """The median of each one's turns."""
-    turns = [{name: one.tokens_per_second() for name, one in decoders.items()} for _ in range(TURNS)]
-    return {name: median(turn[name] for turn in turns) for name in decoders}
+def take_turns(ours: Decoder, theirs: Decoder) -> dict[str, float]:
+    """The medians of each one's turns, and of the ratios of turns that follow one another."""
+    turns: dict[str, list[float]] = {"tierpool": [], "torch": [], "ratio": []}
+    for turn in range(TURNS):
+        first, second = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
+        speeds = {first: first.tokens_per_second(), second: second.tokens_per_second()}
+        turns["tierpool"].append(speeds[ours])
+        turns["torch"].append(speeds[theirs])
+        turns["ratio"].append(speeds[ours] / speeds[theirs])
+    return {name: median(figures) for name, figures in turns.items()}
 
 
 def decode_rows() -> Iterator[Row]:
-    """Tokens a second, in pairs: every contender decodes the same lengths in turn, none while another does."""
-    with ExitStack() as stack:
-        decoders = {contender: stack.enter_context(closing(Decoder(contender))) for contender in (*POOLS, "torch")}
-        rounds = [take_turns(decoders) for _ in range(DECODE_PAIRS + 1)][1:]
-    for contender in decoders:
-        figures = [speeds[contender] for speeds in rounds]
-        yield Row(f"cuda/llama-decode/{contender}", median(figures), "tok/s", len(figures), spread(figures))
-    for contender in POOLS:
-        ratios = [speeds[contender] / speeds["torch"] for speeds in rounds]
-        yield Row(f"cuda/llama-decode-ratio/{contender}", median(ratios), "x", len(ratios), spread(ratios), "of torch")
+    """Tokens a second, in pairs: both decode the same lengths in turn, none while the other does."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-2:])
+    with closing(Decoder("tierpool")) as ours, closing(Decoder("torch")) as theirs:
+        pairs = [take_turns(ours, theirs) for _ in range(DECODE_PAIRS + 1)][1:]
+    for name in ("tierpool", "torch"):
+        figures = [pair[name] for pair in pairs]
+        yield Row(f"cuda/llama-decode/{name}", median(figures), "tok/s", len(figures), spread(figures))
+    ratios = [pair["ratio"] for pair in pairs]
+    yield Row("cuda/llama-decode-ratio/tierpool", median(ratios), "x", len(ratios), spread(ratios), "of torch")
 
 
 def all_rows(_repetitions: int) -> Iterator[Row]:
     """Run everything."""
-    yield from decode_rows()
     for name in ("llama-serving-mix", "moe-prefill", "gpt2-training"):
         yield from memory_rows(name)
+    yield from decode_rows()  # the last, as it stays on two processors
 
 
 def one() -> None:
