@@ -85,13 +85,16 @@ void run_failing(MemoryPool& pool, std::uint64_t pairs) {
 struct Path {
   std::string_view name;
   void (*run)(MemoryPool&, std::uint64_t pairs);
+  const PoolVariant& variant = kPoolVariants[0];
 };
 
 constexpr std::array kPaths = {Path{"fixed-64KiB", run_fixed},
                                Path{"batch-1750-256B-1MiB", run_batch},
                                Path{"batch-call-1750-256B-1MiB", run_batch_call},
                                Path{"churn-256B-1MiB", run_churn},
+                               Path{"churn-256B-1MiB-magazines-off", run_churn, kPoolVariants[1]},
                                Path{"array-64KiB", run_array},
+                               Path{"array-64KiB-magazines-off", run_array, kPoolVariants[1]},
                                Path{"failing-above-heap", run_failing}};
 
 }  // namespace
@@ -102,7 +105,7 @@ int main(int argc, char** argv) {
   if (argc == 3) {
     for (const Path& path : kPaths) {
       if (path.name == argv[1]) {
-        const std::shared_ptr<MemoryPool> pool = make_pool(kPoolVariants[0], kCapacityBytes);
+        const std::shared_ptr<MemoryPool> pool = make_pool(path.variant, kCapacityBytes);
         path.run(*pool, std::strtoull(argv[2], nullptr, 10));
         return 0;
       }

@@ -211,6 +211,7 @@ class MemoryPool {
   [[nodiscard]] bool plan(const AllocationRequest& request, Plan& plan) noexcept;
   [[nodiscard]] AllocationOutcome serve_slowly(const AllocationRequest& request, bool counted,
                                                Allocation& allocation) noexcept;
+  [[nodiscard]] bool take_from_only_heap(const AllocationRequest& request, Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_planned(const AllocationRequest& request, const Plan& plan,
                                                 Allocation& allocation) noexcept;
   [[nodiscard]] AllocationOutcome serve_from_heaps(const AllocationRequest& request, const Plan& plan,
@@ -337,6 +338,7 @@ class MemoryPool {
   const std::uint32_t heap_count_;
   const MagazineLayout layout_;
   mutable ThreadCaches caches_;
+  const bool has_only_heap_;  // no magazine in front of it, and no limit
   // The caches' id, or one that no cache has where an allocation or a release has more to do than magazines know.
   const std::uint64_t fast_id_;
   mutable FallbackAllocations fallbacks_;
