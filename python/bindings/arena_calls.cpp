@@ -21,21 +21,6 @@
 namespace tierpool::bindings {
 namespace {
 
-/// Null before `__init__` has built the pool.
-const BufferPoolPointer* find_pool(PyObject* self) {
-  const auto held = held_value<BufferPool>(self);
-  return held.holder_constructed() ? &held.holder<BufferPoolPointer>() : nullptr;
-}
-
-const BufferPoolPointer& pool_of(PyObject* self) {
-  const BufferPoolPointer* pool = find_pool(self);
-  if (pool == nullptr) {
-    throw std::runtime_error(std::string("this ") + Py_TYPE(self)->tp_name +
-                             " was not built: call super().__init__() before its methods");
-  }
-  return *pool;
-}
-
 /// One of the two ways to lease: the attempt that neither waits nor logs, and the whole of it.
 struct Way {
   const char* name;
@@ -64,7 +49,7 @@ Lease lease_slowly(BufferPool& pool, const Way& way, std::uint64_t nbytes) {
 
 py::object alloc_with_layout(PyObject* self, const Way& way, const CallArguments& given) {
   static constexpr std::array<const char*, 3> kParameters{"nbytes", "dtype", "shape"};
-  const BufferPoolPointer& pool = pool_of(self);
+  const BufferPoolPointer& pool = require_pool<BufferPool>(self);
   const auto [size, dtype, shape] = bind_arguments(way.name, kParameters, given);
   const std::uint64_t nbytes = parse_bytes(size, "nbytes");
   ArrayLayout layout = parse_layout(nbytes, dtype, shape);
@@ -81,7 +66,7 @@ py::object alloc_with_layout(PyObject* self, const Way& way, const CallArguments
 }
 
 PyObject* alloc_by(PyObject* self, const Way& way, const CallArguments& given) {
-  const BufferPoolPointer* pool = find_pool(self);
+  const BufferPoolPointer* pool = find_pool<BufferPool>(self);
   std::uint64_t nbytes = 0;
   const bool is_plain = pool != nullptr && given.positional_count == 1 && given.names == nullptr &&
                         read_bytes(given.values[0], nbytes) && !(*pool)->config().track_origins;
@@ -103,7 +88,7 @@ PyObject* alloc_exact(PyObject* self, PyObject* const* values, Py_ssize_t count,
 PyObject* alloc_batch(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
   static constexpr std::array<const char*, 1> kParameters{"requests"};
   return guarded([&]() -> py::object {
-    const BufferPoolPointer& pool = pool_of(self);
+    const BufferPoolPointer& pool = require_pool<BufferPool>(self);
     const auto [given] = bind_arguments("alloc_batch", kParameters, {values, count, names});
     LeaseRequests requests = parse_requests(given);
     std::vector<Lease> leases(requests.sizes.size());
@@ -121,7 +106,7 @@ PyObject* alloc_batch(PyObject* self, PyObject* const* values, Py_ssize_t count,
 PyObject* release(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
   static constexpr std::array<const char*, 1> kParameters{"lease"};
   return guarded([&]() -> py::object {
-    BufferPool& pool = *pool_of(self);
+    BufferPool& pool = *require_pool<BufferPool>(self);
     const auto [lease] = bind_arguments("release", kParameters, {values, count, names});
     if (!is_lease(lease)) {
       throw py::type_error(std::string("release() takes a tierpool.Lease, got ") + Py_TYPE(lease)->tp_name);
@@ -140,7 +125,7 @@ PyObject* reset(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObj
   static constexpr std::array<const char*, 1> kParameters{"after"};
   return guarded([&]() -> py::object {
     const LogDelivery logs;
-    BufferPool& pool = *pool_of(self);
+    BufferPool& pool = *require_pool<BufferPool>(self);
     const auto [after] = bind_arguments("reset", kParameters, {values, count, names}, 0);
     if (end_all_leases(pool, parse_event(after)) == ResetOutcome::live_views) {
       refuse_reset(pool);

@@ -19,21 +19,6 @@
 namespace tierpool::bindings {
 namespace {
 
-/// Null before `__init__` has built the pool.
-const PoolPointer* find_pool(PyObject* self) {
-  const auto held = held_value<MemoryPool>(self);
-  return held.holder_constructed() ? &held.holder<PoolPointer>() : nullptr;
-}
-
-const PoolPointer& pool_of(PyObject* self) {
-  const PoolPointer* pool = find_pool(self);
-  if (pool == nullptr) {
-    throw std::runtime_error(std::string("this ") + Py_TYPE(self)->tp_name +
-                             " was not built: call super().__init__() before its methods");
-  }
-  return *pool;
-}
-
 PyObject* make_buffer(MemoryPool& lane, const Allocation& allocation) noexcept {
   PyObject* made = new_buffer(lane, allocation);
   if (made == nullptr) [[unlikely]] {
@@ -105,11 +90,11 @@ bool read_request(const CallArguments& given, ParsedRequest& parsed) noexcept {
 }
 
 PyObject* serve_call(PyObject* self, const char* function, const CallArguments& given, bool heaps_only) {
-  const PoolPointer* pool = find_pool(self);
+  const PoolPointer* pool = find_pool<MemoryPool>(self);
   ParsedRequest parsed;
   if (pool == nullptr || !read_request(given, parsed)) [[unlikely]] {
     const auto done = py::reinterpret_steal<py::object>(guarded([&]() -> py::object {
-      pool = &pool_of(self);
+      pool = &require_pool<MemoryPool>(self);
       parsed = parse_request(**pool, function, given);
       return py::none();
     }));
@@ -151,7 +136,7 @@ PyObject* allocate_batch(PyObject* self, PyObject* const* values, Py_ssize_t cou
   static constexpr std::array<const char*, 1> kParameters{"sizes"};
   return guarded([&]() -> py::object {
     const LogDelivery logs;
-    const PoolPointer& pool = pool_of(self);
+    const PoolPointer& pool = require_pool<MemoryPool>(self);
     const auto [sizes] = bind_arguments("allocate_batch", kParameters, {values, count, names});
     const std::vector<std::uint64_t> bytes = parse_sizes(sizes);
     BufferBatch batch(*pool);
@@ -168,7 +153,7 @@ PyObject* release(PyObject* self, PyObject* const* values, Py_ssize_t count, PyO
   static constexpr std::array<const char*, 2> kParameters{"buffer", "stream"};
   return guarded([&]() -> py::object {
     const LogDelivery logs;
-    const MemoryPool& pool = *pool_of(self);
+    const MemoryPool& pool = *require_pool<MemoryPool>(self);
     const auto [buffer, stream] = bind_arguments("release", kParameters, {values, count, names});
     if (!is_buffer(buffer)) {
       throw py::type_error(std::string("release() takes a tierpool.Buffer, got ") + Py_TYPE(buffer)->tp_name);

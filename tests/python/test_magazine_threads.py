@@ -19,49 +19,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pool_bytes import cached, check_at_rest, in_bytes, park, used
 
 import tierpool
 from tierpool import MemoryPool, PoolClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     MakePool = Callable[..., MemoryPool]
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOCK_BYTES = 5120  # of a request for 5000 bytes
 THREADS = 8
-
-
-def in_bytes(mb: float) -> int:
-    """Exact: every statistic is a whole number of bytes below 2**53."""
-    return int(mb * MIB)
-
-
-def used(pool: MemoryPool) -> int:
-    return in_bytes(pool.get_statistics().used_capacity_mb)
-
-
-def cached(pool: MemoryPool) -> int:
-    return in_bytes(pool.get_statistics().cached_mb)
-
-
-def park(pool: MemoryPool, sizes: Iterable[int]) -> None:
-    """Allocate all sizes, then drop all."""
-    kept = [pool.allocate(size) for size in sizes]
-    kept.clear()
-
-
-def check_at_rest(pool: MemoryPool, live: int) -> None:
-    stats, heaps = pool.get_statistics(), pool.heaps()
-    total = in_bytes(stats.total_capacity_mb)
-    assert in_bytes(stats.used_capacity_mb) + in_bytes(stats.cached_mb) + in_bytes(stats.free_mb) == total
-    assert in_bytes(stats.used_capacity_mb) + in_bytes(stats.cached_mb) <= in_bytes(stats.peak_used_mb) <= total
-    assert stats.active_allocations == stats.total_allocations - stats.total_deallocations == live
-    assert stats.total_allocations == sum(heap.total_allocations for heap in heaps) + stats.fallback_allocations
-    assert stats.used_capacity_mb == sum(heap.used_mb for heap in heaps)
-    if live == 0:
-        assert (stats.used_capacity_mb, stats.active_arrays, stats.active_heaps) == (0, 0, 0)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
