@@ -15,7 +15,7 @@ CudaContext::CudaContext(CudaDriver& driver, int index) : driver_(driver), index
 }
 
 CudaContext::~CudaContext() {
-  if (retained_ && driver_.is_usable() && is_same()) {  // its successor is others'
+  if (retained_ && driver_.is_usable() && !says_context_is_gone(compare_id())) {  // its successor is others'
     static_cast<void>(functions().primary_ctx_release(device_));
   }
 }
@@ -38,8 +38,8 @@ CudaContext::Scope::Scope(CudaContext& context) noexcept : call_(context.functio
     result_ = call_.ctx_push_current(wanted);
     pushed_ = result_ == kCuSuccess;
   }
-  if (result_ == kCuSuccess && !context.is_same()) {
-    result_ = kCuContextIsDestroyed;
+  if (result_ == kCuSuccess) {
+    result_ = context.compare_id();
   }
   if (result_ == kCuSuccess) {
     static_cast<void>(call_.thread_exchange_stream_capture_mode(&capture_mode_));
@@ -88,6 +88,12 @@ CuResult CudaContext::retain() noexcept {
   id_ = id_of(chosen);
   context_.store(chosen, std::memory_order_release);
   return kCuSuccess;
+}
+
+CuResult CudaContext::compare_id() const noexcept {
+  unsigned long long id = 0;
+  const CuResult result = id_ == 0 ? kCuSuccess : functions().ctx_get_id(get(), &id);
+  return result == kCuSuccess && id != id_ ? kCuContextIsDestroyed : result;
 }
 
 std::uint64_t CudaContext::id_of(CuContext context) const noexcept {

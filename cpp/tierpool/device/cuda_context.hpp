@@ -59,8 +59,9 @@ class CudaContext {
   [[nodiscard]] CuResult retain() noexcept;
   /// 0 where the driver cannot tell.
   [[nodiscard]] std::uint64_t id_of(CuContext context) const noexcept;
-  /// A primary context that was reset comes back under the same handle, without anything that was in it.
-  [[nodiscard]] bool is_same() const noexcept { return id_ == 0 || id_of(get()) == id_; }
+  /// kCuContextIsDestroyed for another one than was retained: a primary context that was reset comes back under the
+  /// same handle, without anything that was in it.
+  [[nodiscard]] CuResult compare_id() const noexcept;
   [[nodiscard]] std::string explain(const std::string& what, std::string_view call, CuResult result) const;
 
   CudaDriver& driver_;

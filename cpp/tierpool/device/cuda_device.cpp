@@ -213,7 +213,12 @@ bool CudaDevice::map(Range& range, const GranuleChunks::Run& run) noexcept {
   if (result == kCuSuccess) {
     // Once for the whole run: it costs more than mapping does, whatever its length.
     what = "cuMemSetAccess";
-    result = call().mem_set_access(first_address, run.count * granularity_bytes_, accesses_.data(), accesses_.size());
+    const std::uint64_t bytes = run.count * granularity_bytes_;
+    result = call().mem_set_access(first_address, bytes, accesses_.data(), accesses_.size());
+    if (result != kCuSuccess && accesses_.size() > 1) {
+      static_cast<void>(fail("cuMemSetAccess for peers", result));  // the device itself can do without them
+      result = call().mem_set_access(first_address, bytes, accesses_.data(), 1);
+    }
   }
   if (result != kCuSuccess) {
     unmap_unused(range, run.first, run.end());  // without access it must not be taken for committed

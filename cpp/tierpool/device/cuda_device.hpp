@@ -32,7 +32,7 @@ struct CudaDeviceOptions {
 /// that a heap grows and shrinks where it is. Memory comes in pieces that go back whole: decommittable() says which lie
 /// in a range, and what is decommitted of another stays until the rest of it is. A device without virtual memory
 /// management takes the whole of a reservation at once, and refuses to decommit. Nothing waits for streams: memory
-/// given back must not be in use. Only this device, and the processor's copies, reach the memory.
+/// given back must not be in use. This device and its peers reach the memory, and the processor's copies.
 class CudaDevice final : public Device {
  public:
   using Options = CudaDeviceOptions;

@@ -57,7 +57,7 @@ void GranuleChunks::remove_chunk(const Run& chunk) noexcept {
 
 void GranuleChunks::set_used(std::uint64_t begin, std::uint64_t end, bool used) noexcept {
   for (std::uint64_t granule = begin; granule < end; ++granule) {
-    states_[granule].used = used;
+    states_[granule].used = used && states_[granule].backed;
   }
 }
 

@@ -82,7 +82,10 @@ void order_after_owners(const MemoryPool& running, StreamHandle stream, const Co
     }
     if (end->pool->device().name() == running.device().name()) {
       end->pool->order_after_own(stream);
-    } else if (!end->streams()->synchronize_device()) {  // the handle means another stream there
+      continue;
+    }
+    end->streams()->require_stream(kDefaultStream);  // its context may have gone, and the addresses with it
+    if (!end->streams()->synchronize_device()) {     // the handle means another stream there
       throw DeviceError("Cannot wait for device '" + end->pool->device().name() + "' to copy from or to it");
     }
   }
@@ -145,7 +148,14 @@ void copy_memory(const CopyEnd& destination, const CopyEnd& source, std::uint64_
   } else {
     order_after_owners(*running.pool, order, destination, source);
   }
-  enqueue(destination, source, bytes, running.pool->device(), order, find_staging);
+  try {
+    enqueue(destination, source, bytes, running.pool->device(), order, find_staging);
+  } catch (...) {
+    if (!stream) {  // what was enqueued before must not arrive later
+      static_cast<void>(streams->synchronize_stream(order));
+    }
+    throw;
+  }
   if (!stream && !streams->synchronize_stream(order)) {
     throw DeviceError("A copy of " + std::to_string(bytes) + " bytes on device '" + running.pool->device().name() +
                       "' did not end: the device has failed, or one of its streams is being captured");

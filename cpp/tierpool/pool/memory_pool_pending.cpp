@@ -314,6 +314,8 @@ bool MemoryPool::complete_pending(Completion completion, Wait most) noexcept {
   PendingRelease* taken = take_pending(completion);
   for (PendingRelease* release = taken; release != nullptr; release = release->next) {
     release->uses_left = 0;
+    // A use that this lane was put behind is over for this lane only, also if the rest has to wait for another time.
+    release->names_last_use = release->names_last_use && completion != Completion::ordered;
     for (PendingRelease::Use& use : release->uses) {
       release->uses_left += use.complete || complete(use, completion, most) ? 0 : 1;
     }

@@ -126,7 +126,7 @@ AllocationOutcome MemoryPool::serve_slowly(const AllocationRequest& request, boo
 AllocationOutcome MemoryPool::serve_planned(const AllocationRequest& request, const Plan& plan,
                                             Allocation& allocation) noexcept {
   const bool falls_back = !request.heaps_only && (!config_.enabled || config_.on_exhaustion == OnExhaustion::fallback);
-  const bool fits_heaps = plan.exact_bytes <= heap_size_bytes_;
+  const bool fits_heaps = !heaps_.empty() && plan.exact_bytes <= heap_size_bytes_;
   AllocationOutcome outcome = AllocationOutcome::out_of_memory;
   if (fits_heaps) {
     Plan patient = plan;

@@ -75,7 +75,10 @@ PoolStatistics MemoryPool::statistics() const {
     total.used_bytes = lanes_->used.used() - total.cached_bytes - total.pending_bytes;
     total.peak_used_bytes = std::max(lanes_->used.peak(), total.used_bytes);
   }
-  total.peak_taken_bytes = std::max(lanes_->taken.used(), lanes_->taken.peak());
+  // Calls are in flight while this is read: the peak must never fall below its own parts.
+  const std::uint64_t taken_bytes = total.used_bytes + total.cached_bytes + total.pending_bytes +
+                                    total.fallback_used_bytes + total.fallback_pending_bytes;
+  total.peak_taken_bytes = std::max({lanes_->taken.used(), lanes_->taken.peak(), taken_bytes});
   total.reserved_bytes = lanes_->memory.bytes.used();
   total.peak_reserved_bytes = std::max(lanes_->memory.bytes.peak(), total.reserved_bytes);
   total.device_allocations = config_.track_statistics ? lanes_->memory.allocations() : 0;

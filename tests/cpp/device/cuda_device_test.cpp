@@ -130,6 +130,7 @@ TEST_F(CudaDeviceTest, ShortageIsAnAnswerAndLeavesNothingHalfMapped) {
 }
 
 TEST_F(CudaDeviceTest, EveryFailingCallOfACommitIsUndoneAndMayBeRepeated) {
+  fake_cuda_set_peers(false);
   for (const char* name : {"cuMemCreate", "cuMemMap", "cuMemSetAccess"}) {
     for (std::uint64_t after = 0; after < (std::string(name) == "cuMemSetAccess" ? 1 : 3); ++after) {
       CudaDevice device = make();
@@ -248,6 +249,27 @@ TEST_F(CudaDeviceTest, AResetDeviceIsToldFromItsSuccessorUnderTheSameHandle) {
   EXPECT_EQ(fake_cuda_retain_count(0), 1);
   EXPECT_TRUE(successor.commit(new_range.address, kGranule));
   successor.release(new_range);
+}
+
+TEST_F(CudaDeviceTest, AContextThatCannotTellItsIdIsNotTakenForGone) {
+  CudaDevice device = make();
+  const Reservation range = device.reserve(kGranule);
+  fake_cuda_fail("cuCtxGetId", 700, 0, 2);
+  EXPECT_FALSE(device.commit(range.address, kGranule));
+  EXPECT_EQ(device.fault().find("was reset"), std::string::npos) << device.fault();
+  EXPECT_FALSE(device.streams()->synchronize_device());
+  EXPECT_TRUE(device.commit(range.address, kGranule));
+  device.release(range);
+}
+
+TEST_F(CudaDeviceTest, PeersThatCannotBeGivenAccessAreDoneWithout) {
+  CudaDevice device = make();
+  const Reservation range = device.reserve(kGranule);
+  fake_cuda_fail("cuMemSetAccess", 800, 0, 1);
+  EXPECT_TRUE(device.commit(range.address, kGranule));
+  *bytes_at(range.address) = 1;
+  EXPECT_NE(device.fault().find("cuMemSetAccess for peers"), std::string::npos) << device.fault();
+  device.release(range);
 }
 
 TEST_F(CudaDeviceTest, PeersReachItsMemoryAsThatOfTheDriver) {

@@ -79,18 +79,24 @@ void fake_cuda_reset_device(int device) {
   primary->destroyed = true;
   now.retained[static_cast<std::size_t>(device)] = 0;
   now.used[static_cast<std::size_t>(device)] = 0;
-  for (const auto& [address, bytes] : now.reserved) {
-    munmap(at(address), bytes);
+  for (auto found = now.blocks.begin(); found != now.blocks.end();) {
+    if (found->second.device == device) {
+      munmap(at(found->first - 512), found->second.bytes + kPage);
+      found = now.blocks.erase(found);
+    } else {
+      ++found;
+    }
   }
-  for (const auto& [address, block] : now.blocks) {
-    munmap(at(address - 512), block.bytes + kPage);
+  if (device == 0) {  // all that the other one has none of
+    for (const auto& [address, bytes] : now.reserved) {
+      munmap(at(address), bytes);
+    }
+    now.reserved.clear();
+    now.mappings.clear();
+    now.handles.clear();
+    now.registered.clear();
+    now.events.clear();  // not freed, as whoever has a handle may still use it
   }
-  now.reserved.clear();
-  now.mappings.clear();
-  now.handles.clear();
-  now.blocks.clear();
-  now.registered.clear();
-  now.events.clear();  // not freed, as whoever has a handle may still use it
   for_each_queue([device](const Context* owner, Queue& queue) {
     if (owner->device == device) {
       queue.done += queue.operations.size();

@@ -151,6 +151,29 @@ TEST_F(MemoryCopyTest, AFileThatIsCutIsAReadErrorAndTheSlotsComeBack) {
   EXPECT_TRUE(std::equal(found.begin(), found.end(), expected.begin()));
 }
 
+TEST_F(MemoryCopyTest, NothingArrivesAfterACopyWithoutAStreamHasFailed) {
+  const Bytes ones(12 * kSlot, 1);
+  const TemporaryFile written(ones);
+  const ReadableFile file(written.path());
+  ASSERT_EQ(truncate(written.path().c_str(), 11 * kSlot), 0);
+  const Buffer buffer = allocate(ones.size());
+  EXPECT_THROW(copy(on_device(buffer), {.address = 0, .file = &file}, ones.size()), ReadError);
+  void* bytes = pointer_at(buffer.allocation().address);
+  std::memset(bytes, 7, ones.size());
+  ASSERT_TRUE(device_->device().streams()->synchronize_device());
+  EXPECT_EQ(std::memchr(bytes, 1, ones.size()), nullptr);
+}
+
+TEST_F(MemoryCopyTest, ASourceWhoseContextHasGoneIsRefused) {
+  const auto other = make_pool(std::make_shared<CudaDevice>(1, CudaDeviceOptions{}, *driver_));
+  const Buffer source(*other, other->allocate(100));
+  const Buffer buffer = allocate(100);
+  fake_cuda_reset_device(1);
+  EXPECT_THROW(copy(on_device(buffer), {.address = source.allocation().address, .pool = other.get()}, 100),
+               DeviceError);
+  EXPECT_EQ(fake_cuda_calls("cuMemcpyPeerAsync"), 0u);
+}
+
 TEST_F(MemoryCopyTest, PinnedMemoryIsCopiedWithoutStagingAndLater) {
   const Buffer staging(*pinned_, pinned_->allocate(100));
   const Buffer buffer = allocate(100);

@@ -142,6 +142,21 @@ TEST_F(MemoryPoolPiecesTest, LanesWithoutHeapsSayWhyTheyCannotServe) {
   EXPECT_NE(message.find("on_exhaustion='fallback'"), std::string::npos) << message;
 }
 
+TEST_F(MemoryPoolPiecesTest, LanesWithoutHeapsWaitForNothingBeforeTheyFallBack) {
+  MemoryPool& pool = build_without_virtual_memory(OnExhaustion::fallback);
+  const StreamHandle stream = fake_cuda_create_stream(1);
+  MemoryPool& lane = pool.lane(stream);
+  fake_cuda_hold_work(true);
+  const Allocation first = lane.allocate(kBlockBytes);
+  ASSERT_TRUE(lane.release(first, stream));
+  const Allocation second = lane.allocate(kBlockBytes);
+  for (const char* call : {"cuEventSynchronize", "cuStreamSynchronize", "cuCtxSynchronize"}) {
+    EXPECT_EQ(fake_cuda_calls(call), 0u) << call;
+  }
+  fake_cuda_hold_work(false);
+  EXPECT_TRUE(lane.release(second, stream));
+}
+
 TEST_F(MemoryPoolPiecesTest, PinnedMemoryIsCountedWholeAsItIsTaken) {
   const auto pinned = std::make_shared<PinnedHostDevice>(0, PinnedHostDevice::Options{}, *driver_);
   const auto pool = MemoryPool::create(quiet_config(8 * kMiB, 2), pinned);

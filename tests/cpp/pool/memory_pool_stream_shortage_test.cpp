@@ -100,6 +100,21 @@ TEST_F(MemoryPoolStreamShortageTest, PendingFallbackOfAnotherLaneGoesBackToADevi
   EXPECT_TRUE(pool.release(fallback));
 }
 
+TEST_F(MemoryPoolStreamShortageTest, WhatALaneWasOnlyPutBehindIsNotOverForOthers) {
+  MemoryPool& pool = build_pool(OnExhaustion::raise);
+  MemoryPool& lane = pool.lane(a_);
+  Allocation used = lane.allocate(8 * kGranule);
+  ASSERT_TRUE(lane.record_stream(used, c_));
+  device_->streams()->copy_async(used.address, used.address + 4 * kGranule, kGranule, c_);
+  streams().fail(StreamCall::record_event, 0, 1);  // of b_, which is named
+  ASSERT_TRUE(lane.release(used, b_));
+  EXPECT_EQ(lane.try_allocate(12 * kGranule), std::nullopt);  // puts a_ behind c_
+  MemoryPool& other = pool.lane(b_);
+  EXPECT_FALSE(other.try_allocate(16 * kGranule)) << "memory that c_ still uses";
+  run(c_);
+  EXPECT_EQ(device_->misuse_count(), 0u);
+}
+
 TEST_F(MemoryPoolStreamShortageTest, PoolIsUsedByOthersWhileARequestWaits) {
   MemoryPool& pool = build_pool(OnExhaustion::raise);
   MemoryPool& other = pool.lane(b_);
