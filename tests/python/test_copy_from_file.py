@@ -82,6 +82,12 @@ def test_what_is_no_file(pool: MemoryPool, path: Path) -> None:
         buffer.copy_from_file(3.5)  # type: ignore[arg-type]
 
 
+def test_a_name_that_is_not_utf8_is_told(pool: MemoryPool) -> None:
+    name = b"/nowhere/miss\xffing"
+    with pytest.raises(ReadError, match="Cannot open '/nowhere/miss\udcffing' for reading: No such file"):
+        pool.allocate(16).copy_from_file(name)
+
+
 def test_memory_of_the_host_has_no_streams(pool: MemoryPool, path: Path) -> None:
     with pytest.raises(DeviceError, match="leave the stream out"):
         pool.allocate(16).copy_from_file(path, 0, nbytes=16)
