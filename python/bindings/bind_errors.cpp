@@ -1,4 +1,6 @@
 #include <exception>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "bindings.hpp"
@@ -30,8 +32,20 @@ PyObject* new_error(py::module_& module, const char* name, const py::tuple& base
   return type;
 }
 
+/// A file's name that an error tells need not be UTF-8: its bytes are kept as Python keeps them in names.
+py::object text_of(const std::exception& error) {
+  const std::string_view text = error.what();
+  PyObject* decoded = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape");
+  if (decoded == nullptr) {
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(decoded);
+}
+
+void raise(PyObject* type, const std::exception& error) { PyErr_SetObject(type, text_of(error).ptr()); }
+
 void raise_out_of_memory(const OutOfMemoryError& error) {
-  const py::object raised = py::reinterpret_borrow<py::object>(out_of_memory_error)(error.what());
+  const py::object raised = py::reinterpret_borrow<py::object>(out_of_memory_error)(text_of(error));
   raised.attr("requested_bytes") = error.details().requested_bytes;
   raised.attr("largest_free_bytes") = error.details().largest_free_bytes;
   raised.attr("free_bytes") = error.details().free_bytes;
@@ -45,25 +59,25 @@ void translate(std::exception_ptr pointer) {
   } catch (const OutOfMemoryError& error) {
     raise_out_of_memory(error);
   } catch (const TraceError& error) {
-    PyErr_SetString(trace_error, error.what());
+    raise(trace_error, error);
   } catch (const ConfigError& error) {
-    PyErr_SetString(config_error, error.what());
+    raise(config_error, error);
   } catch (const InitializationError& error) {
-    PyErr_SetString(initialization_error, error.what());
+    raise(initialization_error, error);
   } catch (const PoolClosedError& error) {
-    PyErr_SetString(pool_closed_error, error.what());
+    raise(pool_closed_error, error);
   } catch (const StaleBufferError& error) {
-    PyErr_SetString(stale_buffer_error, error.what());
+    raise(stale_buffer_error, error);
   } catch (const DeviceError& error) {
-    PyErr_SetString(device_error, error.what());
+    raise(device_error, error);
   } catch (const ReadError& error) {
-    PyErr_SetString(read_error, error.what());
+    raise(read_error, error);
   } catch (const CancelledError& error) {
-    PyErr_SetString(cancelled_error, error.what());
+    raise(cancelled_error, error);
   } catch (const BudgetError& error) {
-    PyErr_SetString(budget_error, error.what());
+    raise(budget_error, error);
   } catch (const Error& error) {
-    PyErr_SetString(tierpool_error, error.what());
+    raise(tierpool_error, error);
   }
 }
 

@@ -1,7 +1,9 @@
 #include "buffer_copy.hpp"
 
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "arguments.hpp"
 #include "buffer_streams.hpp"
@@ -64,23 +66,38 @@ class PageableEnd {
   Py_buffer view_{};
 };
 
-/// Bytes of a file.
+/// Bytes of a file. It is opened and closed without the GIL: either may wait for a network.
 class FileEnd {
  public:
-  FileEnd(const std::string& path, PyObject* file_offset_bytes, PyObject* nbytes) : file_(path) {
+  FileEnd(std::string path, PyObject* file_offset_bytes, PyObject* nbytes) {
     if (file_offset_bytes != nullptr) {
       offset_bytes_ = parse_bytes(file_offset_bytes, "file_offset_bytes");
     }
-    file_.require(offset_bytes_, 0);
-    bytes_ = nbytes == Py_None ? file_.size_bytes() - offset_bytes_ : parse_bytes(nbytes, "nbytes");
+    const bool to_its_end = nbytes == Py_None;
+    if (!to_its_end) {
+      bytes_ = parse_bytes(nbytes, "nbytes");
+    }
+    const WithoutGil without_gil;
+    auto file = std::make_unique<const ReadableFile>(std::move(path));  // closed before the GIL is back if refused
+    file->require(offset_bytes_, 0);
+    if (to_its_end) {
+      bytes_ = file->size_bytes() - offset_bytes_;
+    }
+    file_ = std::move(file);
   }
+  ~FileEnd() {
+    const WithoutGil without_gil;
+    file_.reset();
+  }
+  FileEnd(const FileEnd&) = delete;
+  FileEnd& operator=(const FileEnd&) = delete;
 
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] CopyEnd end() const noexcept { return {.address = offset_bytes_, .file = &file_}; }
+  [[nodiscard]] CopyEnd end() const noexcept { return {.address = offset_bytes_, .file = file_.get()}; }
   void prepare(const CopyOptions& /*options*/) const noexcept {}  // has been read on return
 
  private:
-  const ReadableFile file_;
+  std::unique_ptr<const ReadableFile> file_;
   std::uint64_t offset_bytes_ = 0;
   std::uint64_t bytes_ = 0;
 };

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +85,43 @@ def test_what_is_no_file(pool: MemoryPool, path: Path) -> None:
         buffer.copy_from_file("a\0b")
     with pytest.raises(TypeError, match="PathLike"):
         buffer.copy_from_file(3.5)  # type: ignore[arg-type]
+
+
+def test_a_name_that_is_not_utf8_is_told(pool: MemoryPool) -> None:
+    name = b"/nowhere/miss\xffing"
+    with pytest.raises(ReadError, match="Cannot open '/nowhere/miss\udcffing' for reading: No such file"):
+        pool.allocate(16).copy_from_file(name)
+
+
+@pytest.fixture
+def _no_turns() -> Iterator[None]:
+    """A thread that has the GIL keeps it until it lets it go by itself."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_no_turns")
+def test_other_threads_go_on_while_a_file_is_opened(pool: MemoryPool, path: Path) -> None:
+    may_go, has_gone = threading.Lock(), []
+    may_go.acquire()
+
+    def go() -> None:
+        with may_go:
+            has_gone.append(True)
+
+    buffer = pool.allocate(16)
+    thread = threading.Thread(target=go)
+    thread.start()
+    may_go.release()
+    deadline = time.monotonic() + 30
+    while not has_gone and time.monotonic() < deadline:
+        with suppress(ReadError):
+            buffer.copy_from_file(path.with_name("missing"))
+    has_gone_meanwhile = bool(has_gone)
+    thread.join()
+    assert has_gone_meanwhile
 
 
 def test_memory_of_the_host_has_no_streams(pool: MemoryPool, path: Path) -> None:

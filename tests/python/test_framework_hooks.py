@@ -55,13 +55,15 @@ class StandIn:
         self.changes = 0
         self.is_used = False
         self.is_capturing = False
+        self.question_fails_with: BaseException | None = None
+        self.entered: list[Any] = []
         self.wrappers: list[weakref.ref[Wrapper]] = []  # not kept alive, as PyTorch does not
         self.cuda = SimpleNamespace(
             memory=SimpleNamespace(CUDAPluggableAllocator=self._wrap, change_current_allocator=self._change),
             MemPool=lambda _allocator: object(),
             use_mem_pool=self._use_mem_pool,
             empty_cache=lambda: None,
-            is_current_stream_capturing=lambda: self.is_capturing,
+            is_current_stream_capturing=self._is_current_stream_capturing,
         )
 
     def _wrap(self, _path: str, _allocate: str, _free: str) -> Any:
@@ -76,8 +78,17 @@ class StandIn:
         self.changes += 1
 
     @contextmanager
-    def _use_mem_pool(self, _pool: Any, device: int) -> Iterator[None]:
-        yield
+    def _use_mem_pool(self, pool: Any, device: int) -> Iterator[None]:
+        self.entered.append(pool)
+        try:
+            yield
+        finally:
+            self.entered.remove(pool)
+
+    def _is_current_stream_capturing(self) -> bool:
+        if self.question_fails_with is not None:
+            raise self.question_fails_with
+        return self.is_capturing
 
 
 @pytest.fixture
@@ -207,6 +218,36 @@ class TestUse:
             raise torch.OutOfMemoryError("CUDA out of memory")
         with pytest.raises(KeyError, match="other"), integration.use(pool):
             raise KeyError("other")
+
+    def test_the_reason_is_said_once_by_blocks_within_blocks(
+        self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]
+    ) -> None:
+        pool = on_gpu(0)
+        torch.is_capturing = True
+        with pytest.raises(StandIn.OutOfMemoryError) as raised, integration.use(pool), integration.use(pool):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert str(raised.value).count("being captured into a graph") == 1
+
+    @pytest.mark.parametrize(
+        ("failure", "seen"),
+        [(RuntimeError("device-side assert"), StandIn.OutOfMemoryError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    )
+    def test_the_block_ends_when_the_reason_cannot_be_found(
+        self,
+        torch: StandIn,
+        on_gpu: Callable[..., tierpool.MemoryPool],
+        failure: BaseException,
+        seen: type[BaseException],
+    ) -> None:
+        def run_out_of_memory() -> None:
+            with integration.use(on_gpu(0)):
+                assert len(torch.entered) == 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        torch.question_fails_with = failure
+        with pytest.raises(seen):
+            run_out_of_memory()
+        assert torch.entered == []
 
     def test_one_allocator_is_behind_all_mem_pools_and_never_dies(
         self, torch: StandIn, on_gpu: Callable[..., tierpool.MemoryPool]

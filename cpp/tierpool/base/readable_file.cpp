@@ -52,7 +52,7 @@ void ReadableFile::read(std::uint64_t offset_bytes, std::uint64_t bytes, void* d
       done += static_cast<std::uint64_t>(count);
     } else if (count == 0) {
       throw ReadError("Cannot read '" + path_ + "' at offset " + std::to_string(offset_bytes + done) +
-                      ": it ends there, and was cut since it was opened");
+                      ": it ends there, although it had " + std::to_string(size_bytes_) + " bytes when it was opened");
     } else if (errno != EINTR) {
       throw ReadError("Cannot read '" + path_ + "' at offset " + std::to_string(offset_bytes + done) + ": " +
                       reason_of(errno) + "; check the disk and its connection");

@@ -14,12 +14,12 @@ class ReadableFile {
   ReadableFile(const ReadableFile&) = delete;
   ReadableFile& operator=(const ReadableFile&) = delete;
 
-  /// When it was opened.
+  /// As the system told it when the file was opened; in /proc and /sys that is not what can be read.
   [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
   /// Throws ReadError for a range that ends behind the file.
   void require(std::uint64_t offset_bytes, std::uint64_t bytes) const;
-  /// Reads exactly so many bytes, through the page cache. Blocks. Throws ReadError when the disk fails or the file has
-  /// been cut.
+  /// Reads exactly so many bytes, through the page cache. Blocks. Throws ReadError when the disk fails or the file
+  /// ends before.
   void read(std::uint64_t offset_bytes, std::uint64_t bytes, void* destination) const;
 
  private:

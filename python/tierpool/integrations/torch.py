@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tierpool import _core
@@ -185,16 +186,21 @@ class use:  # noqa: N801  (reads as a verb: ``with use(pool):``)
         traceback: TracebackType | None,
     ) -> None:
         """Go back to the source that the block replaced."""
-        if exc is not None:
-            _say_if_refused_for_a_graph(exc)
-        self._blocks.pop().__exit__(exc_type, exc, traceback)
+        try:
+            if exc is not None:
+                _say_if_refused_for_a_graph(exc)
+        finally:
+            self._blocks.pop().__exit__(exc_type, exc, traceback)
 
 
 def _say_if_refused_for_a_graph(error: BaseException) -> None:
     # To the caching allocator, what an allocation refuses is no memory, whatever the reason.
     torch = _torch()
-    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_current_stream_capturing():
-        error.args = (f"{error}{_NOTHING_FOR_GRAPHS}",)
+    if not isinstance(error, torch.OutOfMemoryError) or _NOTHING_FOR_GRAPHS in str(error):
+        return
+    with suppress(Exception):  # that the device cannot tell hides the error which is under way
+        if torch.cuda.is_current_stream_capturing():
+            error.args = (f"{error}{_NOTHING_FOR_GRAPHS}",)
 
 
 def _mem_pool_of(pool: MemoryPool, index: int) -> Any:

@@ -1,6 +1,7 @@
 #include "tierpool/device/cuda_driver.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
@@ -46,7 +47,7 @@ TEST_F(CudaDriverTest, AMissingLibraryIsAReason) {
 }
 
 TEST_F(CudaDriverTest, ALibraryWithoutTheVersionInItsNameIsFoundToo) {
-  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "only_libcuda_so";
+  const std::filesystem::path folder = ::testing::TempDir() + "only_libcuda_so_" + std::to_string(getpid());
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   std::filesystem::create_symlink(std::filesystem::absolute(kFakeCudaLibrary), folder / "libcuda.so");

@@ -26,6 +26,10 @@ class ForwardingDevice : public Device {
   [[nodiscard]] bool commit(std::uint64_t address, std::uint64_t bytes) noexcept override {
     return device_.commit(address, bytes);
   }
+  [[nodiscard]] CommitScope commit_scope() const noexcept override { return device_.commit_scope(); }
+  [[nodiscard]] AddressRange decommittable(std::uint64_t address, std::uint64_t bytes) noexcept override {
+    return device_.decommittable(address, bytes);
+  }
   [[nodiscard]] bool decommit(std::uint64_t address, std::uint64_t bytes) noexcept override {
     return device_.decommit(address, bytes);
   }
@@ -39,6 +43,9 @@ class ForwardingDevice : public Device {
   void copy(std::uint64_t destination, std::uint64_t source, std::uint64_t bytes) override {
     device_.copy(destination, source, bytes);
   }
+  [[nodiscard]] std::string fault() const override { return device_.fault(); }
+  [[nodiscard]] bool survives_fork() const noexcept override { return device_.survives_fork(); }
+  [[nodiscard]] DeviceStreams* streams() noexcept override { return device_.streams(); }
 
  protected:
   Inner device_;

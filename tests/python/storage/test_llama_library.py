@@ -58,9 +58,14 @@ def test_functions_that_the_package_does_not_declare() -> None:
 
 
 PACKAGE = """
+import sys, threading
 from . import llama_cpp
 llama_cpp.is_half_imported.set()
-llama_cpp.is_used.wait(1)  # by a thread that does not wait for this import
+def main_waits_for_this_import():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return getattr(frame.f_locals.get("self"), "name", None) == __name__  # the import system's lock of this package
+while not main_waits_for_this_import() and not llama_cpp.is_used.wait(0.001):
+    pass
 llama_cpp.llama_log_set("the package's", None)
 """
 LIBRARY = """
