@@ -95,7 +95,7 @@ void fake_cuda_reset_device(int device) {
     now.mappings.clear();
     now.handles.clear();
     now.registered.clear();
-    now.events.clear();  // not freed, as whoever has a handle may still use it
+    now.events_gone.merge(now.events);
   }
   for_each_queue([device](const Context* owner, Queue& queue) {
     if (owner->device == device) {

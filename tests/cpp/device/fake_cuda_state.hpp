@@ -115,7 +115,8 @@ struct State {
   std::map<void*, std::size_t> host_blocks;
   std::map<char*, std::size_t> registered;
   std::set<Event*> events;
-  std::vector<Stream*> streams;                             // kept when destroyed, as handles outlive streams
+  std::set<Event*> events_gone;  // with their context; kept, as whoever has a handle may still use it
+  std::vector<Stream*> streams;  // kept when destroyed, as handles outlive streams
   std::map<std::pair<Context*, int>, Queue> thread_queues;  // of default streams a thread, by its number
   int thread_count = 0;
   unsigned long long next_stream_id = 8;
