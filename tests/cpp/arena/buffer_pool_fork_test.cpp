@@ -15,6 +15,9 @@ namespace {
 
 // The child must find no lock held by a thread it does not have.
 TEST(BufferPoolFork, ChildCanUseThePool) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer's malloc leaves its own locks held in a child; other builds run this";
+#endif
   BufferPool pool({}, testing::bare(std::make_shared<HostDevice>()));
   std::atomic<bool> stop{false};
   std::vector<std::thread> threads;
