@@ -34,7 +34,8 @@ class EngineWorker:
         """Have a function called and return what it returns, or raise what it raises.
 
         `meanwhile` is called again and again by the caller's thread while it waits. What interrupts the waiting, such
-        as Ctrl-C or an exception of `meanwhile`, is raised when the function has ended; `cancel` hastens that.
+        as Ctrl-C or an exception of `meanwhile`, is raised when the function has ended; `cancel` hastens that. A
+        function that has not begun by then is never called.
 
         Raises
         ------
@@ -43,14 +44,15 @@ class EngineWorker:
         """
         call = _Call(function)
         del function
-        self._calls.put(call)
-        if self._has_ended:
-            self._refuse()
         try:
+            self._calls.put(call)
+            if self._has_ended:
+                self._refuse()
             call.wait(meanwhile)
         except BaseException:
-            cancel()
-            call.wait()
+            if not call.withdraw():
+                cancel()
+                call.wait()
             raise
         return call.take()
 
@@ -90,10 +92,13 @@ class _Call:
         self._result: Any = None
         self._error: BaseException | None = None
         self._has_ended = False
+        self._begun = threading.Lock()  # taken once: by whoever performs, refuses or withdraws it
         self._under_way = threading.Lock()
         self._under_way.acquire()
 
     def perform(self) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         function, self._function = self._function, None
         assert function is not None
         try:
@@ -103,7 +108,13 @@ class _Call:
         del function  # before the caller goes on, who may want to drop the engine
         self._end()
 
+    def withdraw(self) -> bool:
+        """Have it never performed. False when it has begun already."""
+        return self._begun.acquire(blocking=False)
+
     def refuse(self) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         self._error = TierpoolError("the engine is closed: load the model again")
         self._end()
 

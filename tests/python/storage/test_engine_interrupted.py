@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,15 +127,24 @@ def test_control_c_ends_the_evaluation(moe: LlamaEngine) -> None:
     interrupted = 0
     for delay in (0.001, 0.002, 0.004):
         moe.truncate(0)
-        timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
-        timer.start()
+        evaluating = threading.Event()
+
+        def interrupt(delay: float = delay, evaluating: threading.Event = evaluating) -> None:
+            # Not before: a thread may take longer to start than to send its signal.
+            evaluating.wait()
+            time.sleep(delay)
+            signal.raise_signal(signal.SIGINT)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
         try:
-            for _ in range(1000):
+            evaluating.set()
+            while interrupter.is_alive():
                 moe.evaluate(PROMPT)
                 moe.truncate(0)
         except KeyboardInterrupt:
             interrupted += 1
-        timer.join()
+        interrupter.join()
     assert interrupted == 3
     moe.truncate(0)
     np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)

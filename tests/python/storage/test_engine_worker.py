@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -95,10 +96,11 @@ def test_callers_that_come_while_it_is_closed_are_answered() -> None:
 
 
 def test_an_interrupted_caller_waits_for_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, cancelled = EngineWorker(), threading.Event()
+    worker, begun, cancelled = EngineWorker(), threading.Event(), threading.Event()
     steps: list[str] = []
 
     def compute() -> None:
+        begun.set()
         assert cancelled.wait(30)
         steps.append("ended")
 
@@ -106,12 +108,68 @@ def test_an_interrupted_caller_waits_for_the_call(monkeypatch: pytest.MonkeyPatc
 
     def interrupted(_call: _Call, _meanwhile: object) -> None:
         monkeypatch.setattr(_Call, "wait", wait)
+        assert begun.wait(30)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_Call, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         worker.run(compute, cancelled.set)
     assert steps == ["ended"]
+    worker.close(nothing)
+
+
+class Interrupted(SimpleQueue[object]):
+    """Raises what Ctrl-C raises once, around the moment in which a call is handed over."""
+
+    def __init__(self, instant: str, begun: threading.Event) -> None:
+        self.instant, self.begun = instant, begun
+
+    def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
+        instant, self.instant = self.instant, ""
+        if instant != "before":
+            super().put(item, block, timeout)
+        if instant == "begun":
+            assert self.begun.wait(30)
+        if instant:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("instant", ["before", "begun"])
+def test_a_caller_interrupted_while_it_hands_a_call_over_leaves_none_under_way(instant: str) -> None:
+    worker, begun, cancelled = EngineWorker(), threading.Event(), threading.Event()
+    steps: list[str] = []
+
+    def compute() -> None:
+        begun.set()
+        assert cancelled.wait(30)
+        steps.append("ended")
+
+    worker.run(nothing, nothing)
+    calls = worker._calls
+    worker._calls = Interrupted(instant, begun)  # type: ignore[assignment]
+    calls.put(_Call(nothing))  # the thread goes over to the other queue
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(compute, cancelled.set)
+    assert steps == (["ended"] if instant == "begun" else [])
+    assert worker.run(lambda: 5, nothing) == 5
+    worker.close(nothing)
+
+
+def test_a_caller_interrupted_before_its_turn_does_not_wait_for_it() -> None:
+    worker, go_on, steps = EngineWorker(), threading.Event(), list[str]()
+    other = threading.Thread(target=worker.run, args=[lambda: go_on.wait(30), nothing])
+    other.start()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(lambda: steps.append("begun"), nothing, interrupt)
+    assert other.is_alive()
+    go_on.set()
+    other.join()
+    worker.run(nothing, nothing)
+    assert steps == []
     worker.close(nothing)
 
 
