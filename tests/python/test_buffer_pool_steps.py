@@ -168,17 +168,17 @@ class TestEvents:
         arena = BufferPool(max_buffers=1)
         held = arena.alloc(1000)
         done = threading.Event()
+        worker = threading.Thread(target=done.set)
 
         class InThread:
             def is_complete(self) -> bool:
                 return done.is_set()
 
             def wait(self) -> None:
-                done.wait(60)
+                worker.start()
+                assert done.wait(60)
 
         arena.reset(InThread())
-        worker = threading.Timer(0.05, done.set)
-        worker.start()
         assert arena.alloc(1000).live
         worker.join()
         del held

@@ -72,12 +72,14 @@ class TestThreads:
 
         thread = threading.Thread(target=reset)
         thread.start()
-        for _ in range(2000):
-            batch = arena.alloc_batch([100, 2000, 30])
-            lease = arena.alloc(50)
-            del batch, lease
-        stop.set()
-        thread.join()
+        try:
+            for _ in range(2000):
+                batch = arena.alloc_batch([100, 2000, 30])
+                lease = arena.alloc(50)
+                del batch, lease
+        finally:
+            stop.set()
+            thread.join()
         assert arena.get_statistics().held_count <= 4
 
 

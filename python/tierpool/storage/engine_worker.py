@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _CANCEL_AGAIN_SECONDS = 0.05
 _MEANWHILE_SECONDS = 0.1
+_CLOSED = "the engine is closed: load the model again"
 
 
 class EngineWorker:
@@ -35,7 +36,7 @@ class EngineWorker:
 
         `meanwhile` is called again and again by the caller's thread while it waits. What interrupts the waiting, such
         as Ctrl-C or an exception of `meanwhile`, is raised when the function has ended; `cancel` hastens that. A
-        function that has not begun by then is never called.
+        function that has not begun by then is never called. Whoever interrupts twice does not wait for the end.
 
         Raises
         ------
@@ -46,14 +47,17 @@ class EngineWorker:
         del function
         try:
             self._calls.put(call)
-            if self._has_ended:
-                self._refuse()
-            call.wait(meanwhile)
+            if not self._has_ended:
+                call.wait(meanwhile)
         except BaseException:
             if not call.withdraw():
                 cancel()
                 call.wait()
+                call.drop_error()
             raise
+        if call.withdraw():
+            raise TierpoolError(_CLOSED)
+        call.wait()
         return call.take()
 
     def close(self, cancel: Callable[[], None]) -> None:
@@ -71,11 +75,8 @@ class EngineWorker:
         while (call := self._calls.get()) is not None:
             call.perform()
             del call  # what it refers to must not live until the next one
+        # Either this thread sees a late call, or its caller sees the end.
         self._has_ended = True
-        self._refuse()
-
-    def _refuse(self) -> None:
-        """Refuse what nobody computes any more. Either the thread sees a late call, or its caller sees the end."""
         try:
             while True:
                 if call := self._calls.get_nowait():
@@ -109,20 +110,24 @@ class _Call:
         self._end()
 
     def withdraw(self) -> bool:
-        """Have it never performed. False when it has begun already."""
-        return self._begun.acquire(blocking=False)
+        """Have it never performed. False when it was begun or refused already."""
+        if not self._begun.acquire(blocking=False):
+            return False
+        self._function = None
+        return True
 
     def refuse(self) -> None:
         if not self._begun.acquire(blocking=False):
             return
-        self._error = TierpoolError("the engine is closed: load the model again")
+        self._error = TierpoolError(_CLOSED)
         self._end()
 
     def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
         # A lock, not a condition, which whoever interrupts it could not wait for. An interruption may come with the
-        # lock just taken: the flag says that nobody needs it any more.
+        # lock just taken: the flag says that nobody needs it any more. One that comes just before the waiting begins
+        # does not end it: hence the time-out.
         while not self._has_ended:
-            if self._under_way.acquire(timeout=-1 if meanwhile is None else _MEANWHILE_SECONDS):
+            if self._under_way.acquire(timeout=_MEANWHILE_SECONDS):
                 self._under_way.release()
             elif meanwhile is not None:
                 meanwhile()
@@ -130,6 +135,10 @@ class _Call:
     def _end(self) -> None:
         self._has_ended = True
         self._under_way.release()
+
+    def drop_error(self) -> None:
+        """Forget what the function raised: its traceback leads back to this call, a cycle that keeps the engine."""
+        self._error = None
 
     def take(self) -> Any:
         error, self._error = self._error, None

@@ -284,9 +284,11 @@ class TestWaitsWithoutTheGil:
         fake.fake_cuda_hold_waits(True)
         thread = threading.Thread(target=let_go_on)
         thread.start()
-        end()
-        ended.set()
-        thread.join()
+        try:
+            end()
+        finally:
+            ended.set()
+            thread.join()
         assert seen == [True]
 
     def test_a_pool_that_is_dropped(self, fake: ctypes.CDLL, make_device_pool: Callable[..., MemoryPool]) -> None:

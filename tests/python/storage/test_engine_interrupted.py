@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,11 @@ def cancelling(engine: LlamaEngine) -> Iterator[None]:
 
     thread = threading.Thread(target=cancel)
     thread.start()
-    yield
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_cancel_from_another_thread(moe: LlamaEngine) -> None:
@@ -122,29 +123,28 @@ def test_a_plain_run_can_be_cancelled_too(models: Callable[[str], Path]) -> None
     engine.close()
 
 
-def test_control_c_ends_the_evaluation(moe: LlamaEngine) -> None:
+def test_control_c_ends_the_evaluation(moe: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = moe.evaluate(PROMPT)
-    interrupted = 0
-    for delay in (0.001, 0.002, 0.004):
-        moe.truncate(0)
-        evaluating = threading.Event()
+    evaluate, main = moe._evaluate, threading.main_thread().ident
+    ends: list[str] = []
 
-        def interrupt(delay: float = delay, evaluating: threading.Event = evaluating) -> None:
-            # Not before: a thread may take longer to start than to send its signal.
-            evaluating.wait()
-            time.sleep(delay)
-            signal.raise_signal(signal.SIGINT)
-
-        interrupter = threading.Thread(target=interrupt)
-        interrupter.start()
+    def evaluate_until_cancelled(tokens: Sequence[int]) -> None:
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
         try:
-            evaluating.set()
-            while interrupter.is_alive():
+            for _ in range(300):
+                evaluate(tokens)
+                moe._forget_from(0)
+        except CancelledError:
+            ends.append("cancelled")
+            raise
+
+    for _ in range(3):
+        moe.truncate(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(moe, "_evaluate", evaluate_until_cancelled)
+            with pytest.raises(KeyboardInterrupt):
                 moe.evaluate(PROMPT)
-                moe.truncate(0)
-        except KeyboardInterrupt:
-            interrupted += 1
-        interrupter.join()
-    assert interrupted == 3
-    moe.truncate(0)
+        assert moe.position == 0
+    assert ends == ["cancelled"] * 3
     np.testing.assert_array_equal(moe.evaluate(PROMPT), expected)

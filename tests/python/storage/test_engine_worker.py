@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -156,9 +157,15 @@ def test_a_caller_interrupted_while_it_hands_a_call_over_leaves_none_under_way(i
 
 
 def test_a_caller_interrupted_before_its_turn_does_not_wait_for_it() -> None:
-    worker, go_on, steps = EngineWorker(), threading.Event(), list[str]()
-    other = threading.Thread(target=worker.run, args=[lambda: go_on.wait(30), nothing])
+    worker, begun, go_on, steps = EngineWorker(), threading.Event(), threading.Event(), list[str]()
+
+    def compute() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    other = threading.Thread(target=worker.run, args=[compute, nothing])
     other.start()
+    assert begun.wait(30)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -170,6 +177,43 @@ def test_a_caller_interrupted_before_its_turn_does_not_wait_for_it() -> None:
     other.join()
     worker.run(nothing, nothing)
     assert steps == []
+    worker.close(nothing)
+
+
+def test_a_caller_interrupted_while_the_thread_ends_does_not_wait_for_ever() -> None:
+    worker = EngineWorker()
+    worker.close(nothing)
+    worker._calls = Interrupted("after", threading.Event())  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(nothing, nothing)
+    with pytest.raises(TierpoolError, match="closed"):
+        worker.run(nothing, nothing)
+
+
+def test_an_interrupted_call_that_fails_keeps_nothing() -> None:
+    class Held:
+        pass
+
+    worker, begun, cancelled, held = EngineWorker(), threading.Event(), threading.Event(), [Held()]
+    dropped = weakref.ref(held[0])
+
+    def compute(_held: Held) -> None:
+        begun.set()
+        assert cancelled.wait(30)
+        raise ValueError("cancelled")
+
+    def interrupt() -> None:
+        if begun.is_set():
+            raise KeyboardInterrupt
+
+    gc.disable()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.run(partial(compute, held.pop()), cancelled.set, interrupt)
+        worker.run(nothing, nothing)
+        assert dropped() is None
+    finally:
+        gc.enable()
     worker.close(nothing)
 
 
