@@ -32,6 +32,19 @@ class Engine:
         pass
 
 
+class Computation:
+    """Ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun, self.cancelled = threading.Event(), threading.Event()
+        self.has_ended = False
+
+    def __call__(self) -> None:
+        self.begun.set()
+        assert self.cancelled.wait(30)
+        self.has_ended = True
+
+
 def fail() -> None:
     raise ValueError("nothing to compute")
 
@@ -97,25 +110,17 @@ def test_callers_that_come_while_it_is_closed_are_answered() -> None:
 
 
 def test_an_interrupted_caller_waits_for_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, begun, cancelled = EngineWorker(), threading.Event(), threading.Event()
-    steps: list[str] = []
-
-    def compute() -> None:
-        begun.set()
-        assert cancelled.wait(30)
-        steps.append("ended")
-
-    wait = _Call.wait
+    worker, computation, wait = EngineWorker(), Computation(), _Call.wait
 
     def interrupted(_call: _Call, _meanwhile: object) -> None:
         monkeypatch.setattr(_Call, "wait", wait)
-        assert begun.wait(30)
+        assert computation.begun.wait(30)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_Call, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        worker.run(compute, cancelled.set)
-    assert steps == ["ended"]
+        worker.run(computation, computation.cancelled.set)
+    assert computation.has_ended
     worker.close(nothing)
 
 
@@ -137,46 +142,34 @@ class Interrupted(SimpleQueue[object]):
 
 @pytest.mark.parametrize("instant", ["before", "begun"])
 def test_a_caller_interrupted_while_it_hands_a_call_over_leaves_none_under_way(instant: str) -> None:
-    worker, begun, cancelled = EngineWorker(), threading.Event(), threading.Event()
-    steps: list[str] = []
-
-    def compute() -> None:
-        begun.set()
-        assert cancelled.wait(30)
-        steps.append("ended")
-
+    worker, computation = EngineWorker(), Computation()
     worker.run(nothing, nothing)
     calls = worker._calls
-    worker._calls = Interrupted(instant, begun)  # type: ignore[assignment]
+    worker._calls = Interrupted(instant, computation.begun)  # type: ignore[assignment]
     calls.put(_Call(nothing))  # the thread goes over to the other queue
     with pytest.raises(KeyboardInterrupt):
-        worker.run(compute, cancelled.set)
-    assert steps == (["ended"] if instant == "begun" else [])
+        worker.run(computation, computation.cancelled.set)
+    assert computation.begun.is_set() == computation.has_ended == (instant == "begun")
     assert worker.run(lambda: 5, nothing) == 5
     worker.close(nothing)
 
 
 def test_a_caller_interrupted_before_its_turn_does_not_wait_for_it() -> None:
-    worker, begun, go_on, steps = EngineWorker(), threading.Event(), threading.Event(), list[str]()
-
-    def compute() -> None:
-        begun.set()
-        assert go_on.wait(30)
-
-    other = threading.Thread(target=worker.run, args=[compute, nothing])
+    worker, first, second = EngineWorker(), Computation(), Computation()
+    other = threading.Thread(target=worker.run, args=[first, nothing])
     other.start()
-    assert begun.wait(30)
+    assert first.begun.wait(30)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        worker.run(lambda: steps.append("begun"), nothing, interrupt)
+        worker.run(second, nothing, interrupt)
     assert other.is_alive()
-    go_on.set()
+    first.cancelled.set()
     other.join()
     worker.run(nothing, nothing)
-    assert steps == []
+    assert not second.begun.is_set()
     worker.close(nothing)
 
 
@@ -194,22 +187,21 @@ def test_an_interrupted_call_that_fails_keeps_nothing() -> None:
     class Held:
         pass
 
-    worker, begun, cancelled, held = EngineWorker(), threading.Event(), threading.Event(), [Held()]
+    worker, computation, held = EngineWorker(), Computation(), [Held()]
     dropped = weakref.ref(held[0])
 
     def compute(_held: Held) -> None:
-        begun.set()
-        assert cancelled.wait(30)
+        computation()
         raise ValueError("cancelled")
 
     def interrupt() -> None:
-        if begun.is_set():
+        if computation.begun.is_set():
             raise KeyboardInterrupt
 
     gc.disable()
     try:
         with pytest.raises(KeyboardInterrupt):
-            worker.run(partial(compute, held.pop()), cancelled.set, interrupt)
+            worker.run(partial(compute, held.pop()), computation.cancelled.set, interrupt)
         worker.run(nothing, nothing)
         assert dropped() is None
     finally:
