@@ -41,8 +41,13 @@ TEST(ExpertCacheFailure, ACallAfterAFailureDoesNotMeetTheFailuresBesideIt) {
   CachedStorage storage(4, 3, 1);
   storage.source->fail_at(0, FakeSource::Failure::io_error);
   storage.source->fail_at(1, FakeSource::Failure::io_error);
-  storage.source->hold({1});
-  EXPECT_THROW(storage.use({1, 2}), ReadError);
+  storage.source->hold({0, 1});
+  std::thread first([&] { EXPECT_THROW(storage.use({1, 2}), ReadError); });
+  while (storage.reader.statistics().requests < 2) {
+    std::this_thread::yield();  // or the first failure could be over before the other unit is asked for
+  }
+  storage.source->release(0);
+  first.join();
   storage.source->wait_for_calls(2);  // of the other unit
   std::thread user([&] { EXPECT_NO_THROW(storage.use({2})); });
   while (storage.reader.statistics().requests < 3) {
