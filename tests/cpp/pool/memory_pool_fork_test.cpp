@@ -1,7 +1,5 @@
 // fork() while other threads are in the middle of every kind of call: the child's pool works.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/child_process.hpp"
 #include "support/pool_fixture.hpp"
 #include "tierpool/base/address.hpp"
 #include "tierpool/device/host_device.hpp"
@@ -18,8 +17,6 @@
 
 namespace tierpool {
 namespace {
-
-constexpr unsigned kHangSeconds = 60;
 
 enum ChildResult : int { kWorked = 0, kNotServed, kNotReleased, kNotTrimmed, kUntrueStatistics, kUnknownFailure };
 
@@ -83,21 +80,15 @@ void fork_under_load(const std::shared_ptr<Device>& device, bool magazines) {
   });
   hammer([device] { static_cast<void>(MemoryPool::create(testing::quiet_config(2 * kMiB, 2), device)); });
   for (int round = 0; round < 25 && !::testing::Test::HasFailure(); ++round) {
-    const pid_t child = fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      alarm(kHangSeconds);
-      int result = kUnknownFailure;
-      try {
-        result = use_pool(pool, inherited);
-      } catch (...) {
-      }
-      _exit(result);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status)) << "round " << round << ", signal " << WTERMSIG(status);
-    EXPECT_EQ(WEXITSTATUS(status), kWorked) << "round " << round;
+    EXPECT_EQ(testing::exit_status_beside_threads([&] {
+                try {
+                  return use_pool(pool, inherited);
+                } catch (...) {
+                  return kUnknownFailure;
+                }
+              }),
+              kWorked)
+        << "round " << round;
   }
   done = true;
   for (std::thread& thread : threads) {
