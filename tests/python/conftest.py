@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import tierpool
 from tierpool import cuda
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
-settings.register_profile("tierpool", deadline=None, print_blob=True)
+# A slow machine fails no test.
+settings.register_profile("tierpool", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tierpool")
 # A shell lets its background jobs, and so these tests and what they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
