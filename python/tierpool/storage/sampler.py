@@ -86,9 +86,8 @@ def candidates(logits: NDArray[np.float32], sampling: Sampling) -> tuple[NDArray
     tokens = _most_probable(logits, sampling.top_k)
     kept = logits[tokens].astype(np.float64)
     if sampling.top_p < 1:
-        # As many as it takes: those before which the sum is still too small.
-        chances = _probabilities(kept)
-        kept = kept[: int(np.count_nonzero(np.cumsum(chances) - chances < sampling.top_p))]
+        # As many as it takes: the last is the first with which the sum suffices.
+        kept = kept[: int(np.searchsorted(np.cumsum(_probabilities(kept)), sampling.top_p)) + 1]
     if sampling.min_p > 0:
         kept = kept[: int(np.count_nonzero(kept >= kept[0] + math.log(sampling.min_p)))]
     return tokens[: kept.size], _probabilities(kept / sampling.temperature)
