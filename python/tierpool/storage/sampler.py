@@ -68,10 +68,14 @@ class Sampler:
         Raises
         ------
         ValueError
-            When a logit is not a number, which sound weights never give.
+            When a logit is not a number or infinite, or none is possible: sound weights never give that.
         """
-        if np.isnan(logits).any():
-            raise ValueError("the model gave logits that are not numbers; its weights are damaged or not supported")
+        highest = logits.max()  # NaN where there is one
+        if not np.isfinite(highest):
+            raise ValueError(
+                f"the model gave logits that are not numbers: the highest is {highest}; "
+                "its weights are damaged or not supported"
+            )
         if self._sampling.temperature == 0:
             return int(np.argmax(logits))
         tokens, chances = candidates(logits, self._sampling)

@@ -114,10 +114,14 @@ def test_tokens_that_are_impossible_are_never_drawn() -> None:
     assert {sampler.choose(logits) for _ in range(50)} == {1}
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
-    for temperature in (0, 1):
-        with pytest.raises(ValueError, match="not numbers"):
-            Sampler(Sampling(temperature)).choose(np.array([0, np.nan], np.float32))
+@pytest.mark.parametrize(
+    ("logits", "highest"),
+    [([0, np.nan], "nan"), ([0, np.inf, 1], "inf"), ([np.inf, np.nan], "nan"), ([-np.inf, -np.inf], "-inf")],
+)
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(1), Sampling(1, top_k=0, top_p=1, min_p=0)])
+def test_logits_that_are_no_numbers_are_refused(logits: list[float], highest: str, sampling: Sampling) -> None:
+    with pytest.raises(ValueError, match=f"not numbers: the highest is {highest};"):
+        Sampler(sampling).choose(np.array(logits, np.float32))
 
 
 @pytest.mark.parametrize(
