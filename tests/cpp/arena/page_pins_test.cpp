@@ -1,7 +1,6 @@
 #include "tierpool/arena/page_pins.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -11,6 +10,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "support/child_process.hpp"
 
 namespace tierpool {
 namespace {
@@ -120,19 +121,15 @@ TEST_F(PagePinsTest, RandomPinsMatchACountPerPage) {
 // Memory locks are not inherited: a child that believed in them would report pinned memory that is not.
 TEST_F(PagePinsTest, ChildOfAForkHasNone) {
   const PagePins::Token token = pins_.pin(10 * kPage, kPage);
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    bool right = !pins_.holds(token);
-    pins_.unpin(10 * kPage, kPage, token);
-    right = right && fake_system.unlock_calls == 0;
-    const PagePins::Token own = pins_.pin(10 * kPage, kPage);
-    right = right && pins_.holds(own) && !pins_.holds(token);
-    _exit(right ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_EQ(testing::exit_status_of_child([&] {
+              bool right = !pins_.holds(token);
+              pins_.unpin(10 * kPage, kPage, token);
+              right = right && fake_system.unlock_calls == 0;
+              const PagePins::Token own = pins_.pin(10 * kPage, kPage);
+              right = right && pins_.holds(own) && !pins_.holds(token);
+              return right ? 0 : 1;
+            }),
+            0);
   EXPECT_TRUE(pins_.holds(token));
 }
 

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "support/buffer_pool_fixture.hpp"
+#include "support/child_process.hpp"
 #include "tierpool/arena/buffer_pool.hpp"
 #include "tierpool/base/address.hpp"
 
@@ -170,12 +170,11 @@ TEST(Residency, BeyondTheSystemsLimitMemoryIsNotPinned) {
   if (!kLocksMemory) {
     GTEST_SKIP() << "sanitizers lock nothing";
   }
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
+  constexpr int kNoLowerLimit = 2;
+  const int status = testing::exit_status_of_child([] {
     const rlimit limit{64 * kKiB, 64 * kKiB};
     if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0 || (geteuid() == 0 && setuid(65534) != 0)) {
-      _exit(2);
+      return kNoLowerLimit;
     }
     const Mapping memory(kMiB);
     BufferPool pool = host_pool();
@@ -184,15 +183,12 @@ TEST(Residency, BeyondTheSystemsLimitMemoryIsNotPinned) {
     const ResidencyStatistics now = pool.statistics().residency;
     right = right && now.registered_bytes == 528 * kKiB && now.pinned_bytes == 16 * kKiB;
     right = right && pool.registrations()[0].pinned && !pool.registrations()[1].pinned;
-    _exit(right ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == 2) {
+    return right ? 0 : 1;
+  });
+  if (status == kNoLowerLimit) {
     GTEST_SKIP() << "limits cannot be lowered here";
   }
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(Residency, ThreadsMayRegisterAtOnce) {

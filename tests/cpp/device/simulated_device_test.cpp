@@ -1,8 +1,6 @@
 #include "tierpool/device/simulated_device.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -11,6 +9,7 @@
 #include <thread>
 
 #include "contracts/device_contract.hpp"
+#include "support/child_process.hpp"
 #include "tierpool/base/bytes.hpp"
 #include "tierpool/base/errors.hpp"
 
@@ -174,17 +173,11 @@ TEST(SimulatedDevice, ChildrenOfAForkFindItUnlocked) {
     }
   });
   int sound = 0;
-  for (int i = 0; i < 50; ++i) {
-    const pid_t child = fork();
-    if (child == 0) {
-      alarm(20);  // ends a child that waits for a lock nobody holds
-      _exit(device.decommit(range.address, range.bytes) && device.free_bytes() == kGiB ? 0 : 1);
-    }
-    int status = -1;
-    sound += waitpid(child, &status, 0) == child && status == 0 ? 1 : 0;
-    if (sound != i + 1) {
-      break;
-    }
+  // Ends with the first child that waits for a lock nobody holds.
+  while (sound < 50 && testing::exit_status_of_child([&device, &range] {
+                         return device.decommit(range.address, range.bytes) && device.free_bytes() == kGiB ? 0 : 1;
+                       }) == 0) {
+    ++sound;
   }
   stop.store(true);
   worker.join();
